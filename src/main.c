@@ -1,0 +1,38 @@
+/* main.c - the table of subcommands. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "commands.h"
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
+    const char *zh, *en;               /* one line of help; NULL: not for people */
+} commands[] = {};
+
+static int usage(FILE *out)
+{
+    fprintf(out, "%s\n\n",
+            tr("用法: rfuav 命令 [选项]    (rfuav 命令 --help 显示选项)",
+               "usage: rfuav COMMAND [OPTIONS]    (rfuav COMMAND --help shows the options)"));
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (commands[i].en)
+            fprintf(out, "  %-10s %s\n", commands[i].name, tr(commands[i].zh, commands[i].en));
+    return out == stderr ? 2 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    text_set_language(getenv("RFUAV_LANG"));
+    if (argc < 2)
+        return usage(stderr);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
+    fprintf(stderr, tr("rfuav: 没有命令 \"%s\"\n", "rfuav: no command \"%s\"\n"), argv[1]);
+    return usage(stderr);
+}

@@ -1,0 +1,45 @@
+/* requests.h - what a client asks for, one struct and one field table per request; used by the API, the command line,
+ * the OpenAPI document and the worker alike. */
+#ifndef RFUAV_TASK_REQUESTS_H
+#define RFUAV_TASK_REQUESTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/fields.h"
+
+struct train_request {
+    const char *model;
+    int64_t num_classes;
+    const char *train_path, *val_path, *save_path, *name;
+    int64_t batch_size, num_epochs;
+    double learning_rate;
+    int64_t image_size;
+    const char *device, *weight_path;
+    bool pretrained, shuffle;
+    const char *task_id;
+    int64_t priority;
+    const char *description;
+    /* additions to the contract */
+    int64_t seed;             /* negative: from the operating system */
+    int64_t keep_checkpoints; /* epoch files kept; 0: all */
+};
+
+struct infer_request {
+    const char *cfg_path, *weight_path, *source_path, *save_path, *name, *device, *task_id;
+    int64_t priority;
+    int64_t batch_size; /* addition: images per step; 0: chosen by the service */
+};
+
+struct infer_batch_request {
+    const char *cfg_path, *weight_path;
+    struct string_list source_paths;
+    const char *save_base_path, *device;
+    int64_t priority;
+};
+
+extern const struct field_table train_request_table;       /* "TrainingRequest" */
+extern const struct field_table infer_request_table;       /* "InferenceRequest" */
+extern const struct field_table infer_batch_request_table; /* "BatchInferenceRequest" */
+
+#endif

@@ -1,0 +1,41 @@
+/* task.h - a running task as the code that does the work sees it: where to report to, when to stop, what it may use.
+ * In a worker the reports become messages on descriptor 3; in tests they go to a callback. */
+#ifndef RFUAV_TASK_TASK_H
+#define RFUAV_TASK_TASK_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+
+enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
+const char *log_level_name(enum log_level level); /* "INFO" */
+
+struct task {
+    const char *id;
+    const char *device;         /* as the user sees it: "cuda:0", "cpu" */
+    const char *backend;        /* "cpu", "ref", "cuda" */
+    const char *device_uuid;    /* NULL on the CPU */
+    const char *asked_device;   /* what the request said */
+    int threads;                /* CPU threads to use; 0: all cores */
+    uint64_t memory_limit;      /* bytes for caches on the host */
+    const char *weights_folder; /* where pretrained weights are looked for first; NULL: none */
+    struct arena *arena;        /* lives as long as the task */
+
+    void (*send)(struct task *task, json_t *message); /* takes the reference */
+    bool (*cancelled)(struct task *task);             /* cheap: looked at for every batch and every file */
+    void *arg;
+};
+
+/* One line of the log. metrics: the line's own metrics (a JSON object whose reference is taken) or NULL; stage likewise
+ * "epoch_start", …, or NULL. NaN and infinity must not be in metrics. */
+void task_log(struct task *task, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void task_log_metrics(struct task *task, const char *stage, json_t *metrics, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* 0 to 100, never falling; epoch 0: no epochs (inference). */
+void task_progress(struct task *task, int percent, int64_t epoch);
+
+#endif

@@ -10,7 +10,9 @@ static const struct command {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
     const char *zh, *en;               /* one line of help; NULL: not for people */
-} commands[] = {};
+} commands[] = {
+    {"version", command_version, "显示版本", "show the version"},
+};
 
 static int usage(FILE *out)
 {

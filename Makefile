@@ -1,58 +1,170 @@
-# One non-recursive Makefile. `make` builds build/rfuav, `make run` shows the whole service at work, `make test` proves it.
+# One non-recursive Makefile. `make` builds build/rfuav, `make run` shows the whole service at work, `make test`
+# proves it; both install missing Debian packages first. `make help` lists everything.
 #
-#   make SAN=address,undefined test     the same with sanitizers, in a build folder of its own
+#   make SAN=address,undefined unit     the same with sanitizers, in a build folder of its own
 #   make CC=clang                       likewise with clang
-#   make help                           all targets
+#   make V=1                            shows the commands
 
-CC      ?= gcc
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
+SHELL   := /bin/bash
 SAN     ?=
-VARIANT := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)$(if $(COVERAGE),-coverage)
+EMPTY   :=
+COMMA   := ,
+SPACE   := $(EMPTY) $(EMPTY)
+VARIANT := $(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-$(subst $(COMMA),-,$(SAN)))$(if $(COVERAGE),-coverage)
 B       := build$(VARIANT)
+Q       := $(if $V,,@)
+PYTHON  ?= /usr/bin/python3
 
-PACKAGES := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libturbojpeg libpng libtiff-4 libwebp libzip pangocairo
+# --- what it is made of ---------------------------------------------------------------------------------------------
+
+PACKAGES   := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libturbojpeg libjpeg libpng libtiff-4 libwebp libzip zlib \
+              pangocairo fftw3
 LIBS_NO_PC := -lgif -ldnnl -lm -ldl -lpthread
+
+DEB_BUILD  := gcc make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libyaml-dev \
+              libturbojpeg0-dev libjpeg-dev libpng-dev libtiff-dev libgif-dev libwebp-dev libzip-dev zlib1g-dev \
+              libpango1.0-dev libfftw3-dev libdnnl-dev fonts-noto-cjk
+DEB_TEST   := libcmocka-dev python3 python3-requests python3-yaml python3-pil python3-numpy python3-torch \
+              python3-torchvision
+DEB_DEV    := clang clang-tidy clang-format cppcheck libclang-rt-dev lcov valgrind wrk bear
 
 WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes
 OPT     ?= -O2 -g
-OPENMP  := $(if $(findstring clang,$(CC)),-Wno-unknown-pragmas -Wno-source-uses-openmp,-fopenmp)
-CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -Isrc -I$B/gen $(WARN) $(OPT) $(OPENMP) -fno-math-errno \
-             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
-             $(if $(COVERAGE),--coverage) $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null) $(CFLAGS)
+OPENMP  := $(if $(findstring clang,$(CC)),-Wno-unknown-pragmas,-fopenmp)
+CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -Isrc $(WARN) $(OPT) $(OPENMP) -fno-math-errno \
+              $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
+              $(if $(COVERAGE),--coverage) $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL = $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVERAGE),--coverage) $(OPENMP) -rdynamic $(LDFLAGS)
-LIBS     = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) $(LIBS_NO_PC)
+LIBS        = $(PKG_LIBS) $(LIBS_NO_PC)
+# asked once, and only when something is built (the packages may be missing before `make deps`)
+PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PKG_CFLAGS)
+PKG_LIBS    = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PACKAGES)))$(PKG_LIBS)
 
 SRC      := $(sort $(shell find src -name '*.c' ! -path 'src/main.c' ! -path 'src/engine/cuda/*'))
 OBJ      := $(SRC:%.c=$B/%.o)
 UNIT     := $(sort $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/golden/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$B/%)
+FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+REPLAY   := $(FUZZ:tests/fuzz/fuzz_%.c=$B/tests/fuzz/replay_%)
+
+# --- building -------------------------------------------------------------------------------------------------------
 
 .PHONY: all
 all: $B/rfuav
 
 $B/rfuav: $B/src/main.o $B/librfuav.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 $B/librfuav.a: $(OBJ)
-	@rm -f $@
-	ar rcs $@ $^
+	@echo "  AR    $@"
+	$Q rm -f $@ && ar rcs $@ $^
 
 $B/%.o: %.c
+	@echo "  CC    $<"
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$Q$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(UNIT_BIN): $B/%: $B/%.o $B/librfuav.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(LIBS)
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(LIBS)
+
+$(REPLAY): $B/tests/fuzz/replay_%: $B/tests/fuzz/fuzz_%.o $B/tests/fuzz/replay.o $B/librfuav.a
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 -include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $B/src/main.d
 
-# One test binary: make unit T=fields
-.PHONY: unit
-unit: $(if $T,$(filter %/test_$T,$(UNIT_BIN)),$(UNIT_BIN))
-	@set -e; for t in $^; do $$t; done
+# --- packages -------------------------------------------------------------------------------------------------------
+
+.PHONY: deps deps-test deps-dev
+deps:
+	@tools/install-packages $(DEB_BUILD)
+deps-test:
+	@tools/install-packages $(DEB_BUILD) $(DEB_TEST)
+deps-dev:
+	@tools/install-packages $(DEB_BUILD) $(DEB_TEST) $(DEB_DEV)
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: ## install what is missing, build, start the service, make data, train, infer, show the result
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tools/demo $B/rfuav
+
+# --- testing --------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: ## install what is missing, build, run every test
+	@$(MAKE) --no-print-directory deps-test
+	@$(MAKE) --no-print-directory -j$$(nproc) all unit-build
+	@$(PYTHON) tests/run.py --build $B
+
+.PHONY: unit unit-build
+unit-build: $(UNIT_BIN) $(REPLAY)
+unit: $(if $T,$(filter %/test_$T,$(UNIT_BIN)),$(UNIT_BIN)) ## C tests alone; T=name runs tests/*/test_name.c
+	@set -e; for t in $^; do echo "== $$t"; $$t; done
+
+SECONDS_EACH ?= 60
+.PHONY: fuzz
+fuzz: ## every parser of foreign bytes under libFuzzer, SECONDS_EACH=60
+	@$(MAKE) --no-print-directory deps-dev
+	@$(MAKE) --no-print-directory -j$$(nproc) CC=clang SAN=fuzzer-no-link,address,undefined fuzz-run
+
+# under clang with SAN above: one binary a target, run over a copy of its corpus
+FUZZ_BIN := $(FUZZ:tests/fuzz/%.c=$B/tests/fuzz/%)
+$(FUZZ_BIN): $B/%: $B/%.o $B/librfuav.a
+	$Q$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	@set -e; for t in $(if $T,$(filter %/fuzz_$T,$^),$^); do name=$${t##*/fuzz_}; mkdir -p $B/corpus/$$name; \
+	    echo "== $$name, $(SECONDS_EACH) s"; \
+	    $$t -max_total_time=$(SECONDS_EACH) -rss_limit_mb=4096 -timeout=20 -print_final_stats=1 \
+	        $B/corpus/$$name tests/fuzz/corpus/$$name >$B/corpus/$$name.log 2>&1 || \
+	        { tail -n 60 $B/corpus/$$name.log; exit 1; }; \
+	    grep -E 'Done|stat::number_of_executed_units' $B/corpus/$$name.log; done
+
+# --- checking -------------------------------------------------------------------------------------------------------
+
+C_FILES = $(sort $(shell find src tests -name '*.[ch]'))
+.PHONY: check format
+check: ## layers, formatting, clang-tidy, cppcheck, both compilers, all tests under ASan and UBSan
+	@$(MAKE) --no-print-directory deps-dev
+	@tools/check-includes
+	@clang-format --dry-run --Werror $(C_FILES)
+	@$(MAKE) --no-print-directory -j$$(nproc) CC=gcc all unit-build
+	@$(MAKE) --no-print-directory -j$$(nproc) CC=clang all unit-build
+	@$(MAKE) --no-print-directory tidy cppcheck
+	@$(MAKE) --no-print-directory -j$$(nproc) SAN=address,undefined all unit-build
+	@ASAN_OPTIONS=detect_leaks=1 $(PYTHON) tests/run.py --build build-address-undefined
+format: ## clang-format every file
+	@clang-format -i $(C_FILES)
+
+.PHONY: tidy cppcheck
+tidy: ## clang-tidy
+	@printf '%s\n' $(SRC) src/main.c | xargs -P $$(nproc) -n 4 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
+	    -- -std=c17 -D_GNU_SOURCE -Isrc $(PKG_CFLAGS) -Wno-unknown-pragmas 2>/dev/null' tidy
+cppcheck: ## cppcheck
+	@cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -j $$(nproc) \
+	    --suppressions-list=tools/cppcheck-suppressions -D_GNU_SOURCE -Isrc src
+
+.PHONY: coverage
+coverage: ## line coverage of the C code over all tests
+	@$(MAKE) --no-print-directory deps-dev
+	@$(MAKE) --no-print-directory -j$$(nproc) COVERAGE=1 OPT='-O1 -g' all unit-build
+	@find build-coverage -name '*.gcda' -delete
+	@$(PYTHON) tests/run.py --build build-coverage | tail -n 1
+	@lcov --quiet --capture --directory build-coverage/src --base-directory . --no-external --output-file build-coverage/lcov.info
+	@lcov --list build-coverage/lcov.info | tail -n +4
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: clean
-clean:
+clean: ## remove every build folder
 	rm -rf build build-*

@@ -146,7 +146,7 @@ format: ## clang-format every file
 
 .PHONY: tidy cppcheck
 tidy: ## clang-tidy
-	@printf '%s\n' $(SRC) src/main.c | xargs -P $$(nproc) -n 4 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
+	@printf '%s\n' $(SRC) src/main.c | xargs -P $$(nproc) -n 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
 	    -- -std=c17 -D_GNU_SOURCE -Isrc $(PKG_CFLAGS) -Wno-unknown-pragmas 2>/dev/null' tidy
 cppcheck: ## cppcheck
 	@cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -j $$(nproc) \

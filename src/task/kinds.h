@@ -20,7 +20,8 @@ enum task_text {
     TASK_TEXT_RUNNING,
     TASK_TEXT_COMPLETED,
     TASK_TEXT_FAILED,
-    TASK_TEXT_CANCELLED,
+    TASK_TEXT_CANCELLED, /* at the moment of the cancel */
+    TASK_TEXT_RELEASED,  /* cancelled, and the worker of a running task has let go */
     TASK_TEXTS
 };
 

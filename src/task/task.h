@@ -27,15 +27,21 @@ struct task {
     void (*send)(struct task *task, json_t *message); /* takes the reference */
     bool (*cancelled)(struct task *task);             /* cheap: looked at for every batch and every file */
     void *arg;
+
+    /* kept by task_progress() */
+    int percent;
+    int64_t epoch;
 };
 
-/* One line of the log. metrics: the line's own metrics (a JSON object whose reference is taken) or NULL; stage likewise
- * "epoch_start", …, or NULL. NaN and infinity must not be in metrics. */
+/* One line of the log; bytes that are no UTF-8 (of file names) become U+FFFD. metrics: the line's own metrics (a JSON
+ * object whose reference is taken) or NULL; stage likewise "epoch_start", …, or NULL. NaN and infinity must not be in
+ * metrics. */
 void task_log(struct task *task, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void task_log_metrics(struct task *task, const char *stage, json_t *metrics, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* 0 to 100, never falling; epoch 0: no epochs (inference). */
+/* 0 to 100, never falling (a lower number counts as the last one); epoch 0: no epochs (inference). Sends only what is
+ * news, so that it may be called for every batch. */
 void task_progress(struct task *task, int percent, int64_t epoch);
 
 #endif

@@ -1,0 +1,161 @@
+/* admit.c - see admit.h */
+#include "task/admit.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "formats/model_cfg.h"
+
+/* `path` as seen from the root folder, in the arena. */
+static bool make_absolute(const char **path, struct arena *arena, struct err *err)
+{
+    char folder[PATH_MAX];
+    const char *rest = *path, *absolute;
+
+    if (*rest == '/')
+        return true;
+    if (!getcwd(folder, sizeof folder))
+        return err_set(err, ERR_IO, "the service's working folder is gone: %s", strerror(errno));
+    while (rest[0] == '.' && rest[1] == '/')
+        for (rest += 2; *rest == '/'; rest++)
+            ;
+    absolute = arena_printf(arena, "%s/%s", strcmp(folder, "/") == 0 ? "" : folder, rest);
+    if (!absolute)
+        return err_set(err, ERR_MEMORY, "out of memory");
+    *path = absolute;
+    return true;
+}
+
+/* Fails with the contract's text (a format with one %s) when nothing is at *path; else makes it absolute. */
+static bool check_path(const char **path, const char *text, struct arena *arena, struct err *err)
+{
+    if (access(*path, F_OK) < 0) {
+        char message[sizeof err->message];
+        int n = snprintf(message, sizeof message, text, *path);
+
+        if (errno != ENOENT && errno != ENOTDIR && n >= 0 && n < (int)sizeof message)
+            snprintf(message + n, sizeof message - (size_t)n, " (%s)", strerror(errno));
+        return err_set(err, ERR_REQUEST, "%s", message);
+    }
+    return make_absolute(path, arena, err);
+}
+
+char *output_folder(struct arena *arena, const char *save_path, const char *name)
+{
+    return name && *name ? arena_printf(arena, "%s/%s", save_path, name) : arena_strdup(arena, save_path);
+}
+
+struct net_config train_net_config(const struct train_request *request, const char *backend)
+{
+    return (struct net_config){
+        .model = request->model,
+        .num_classes = (int)request->num_classes,
+        .image_size = (int)request->image_size,
+        .batch_size = (int)request->batch_size,
+        .mode = NET_TRAIN,
+        .precision = DTYPE_F32,
+        .backend = backend,
+        .learning_rate = request->learning_rate,
+    };
+}
+
+bool train_check(void *request, struct arena *arena, struct err *err)
+{
+    struct train_request *train = request;
+    struct net_config config = train_net_config(train, "cpu");
+    struct err reason;
+
+    if (!net_class_name(train->model))
+        return err_set(err, ERR_REQUEST, tr("不支持的模型: %s", "unsupported model: %s"), train->model);
+    if (!check_path(&train->train_path, tr("训练集路径不存在: %s", "the training set does not exist: %s"), arena,
+                    err) ||
+        !check_path(&train->val_path, tr("验证集路径不存在: %s", "the validation set does not exist: %s"), arena, err))
+        return false;
+    if (train->weight_path && *train->weight_path &&
+        !check_path(&train->weight_path, tr("权重文件不存在: %s", "the weight file does not exist: %s"), arena, err))
+        return false;
+    if (!net_check(&config, &reason))
+        return err_set(err, ERR_REQUEST, "%s", reason.message);
+    if (!*train->save_path)
+        train->save_path = "models/output";
+    return make_absolute(&train->save_path, arena, err);
+}
+
+bool infer_check(void *request, struct arena *arena, struct err *err)
+{
+    struct infer_request *infer = request;
+
+    if (!check_path(&infer->cfg_path, tr("配置文件不存在: %s", "the configuration file does not exist: %s"), arena,
+                    err) ||
+        !check_path(&infer->weight_path, tr("模型权重不存在: %s", "the model's weights do not exist: %s"), arena,
+                    err) ||
+        !check_path(&infer->source_path, tr("数据路径不存在: %s", "the data path does not exist: %s"), arena, err))
+        return false;
+    if (!infer->save_path || !*infer->save_path)
+        infer->save_path = "results";
+    return make_absolute(&infer->save_path, arena, err);
+}
+
+uint64_t decode_memory(int64_t batch_size, int64_t image_size)
+{
+    /* one photograph under way per thread, as decoded: what a picture of this field has at most */
+    enum { THREADS = 8, PICTURE = 1920 * 1440 * 3 };
+    uint64_t image = (uint64_t)image_size * (uint64_t)image_size * 3;
+
+    return (uint64_t)batch_size * image * BATCHES_AHEAD + (uint64_t)THREADS * PICTURE;
+}
+
+/* The memory of a net and, when it computes on the host, of its loader; what would fit when that is too much. */
+static uint64_t run_memory(const struct net_config *config, uint64_t available, char *advice, size_t advice_size)
+{
+    bool on_host = strcmp(config->backend, "cuda") != 0;
+    uint64_t loader = on_host ? decode_memory(config->batch_size, config->image_size) : 0, total;
+    struct net_memory memory;
+    struct err err;
+    int largest;
+
+    if (!net_plan(config, &memory, &err))
+        return 0;
+    total = memory.total + loader;
+    if (total <= available || !advice || advice_size == 0)
+        return total;
+    largest = net_largest_batch(config, available > loader ? available - loader : 0);
+    if (largest > 0)
+        snprintf(advice, advice_size, tr("可容纳的最大 batch_size 为 %d", "the largest batch_size that fits is %d"),
+                 largest);
+    else
+        snprintf(advice, advice_size,
+                 tr("即使 batch_size 为 1 也放不下，请减小 image_size 或选用更小的模型",
+                    "not even batch_size 1 fits; a smaller image_size or a smaller model would"));
+    return total;
+}
+
+uint64_t train_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)
+{
+    struct net_config config = train_net_config(request, backend);
+
+    return run_memory(&config, available, advice, advice_size);
+}
+
+uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)
+{
+    const struct infer_request *infer = request;
+    struct net_config config = {.mode = NET_INFER, .precision = DTYPE_F32, .backend = backend};
+    struct model_cfg *cfg = NULL;
+    struct err err;
+    uint64_t total;
+
+    if (!model_cfg_read(infer->cfg_path, &cfg, &err))
+        return 0; /* the worker will say what is wrong with the file */
+    config.model = cfg->model;
+    config.num_classes = cfg->num_classes;
+    config.image_size = cfg->image_size;
+    config.batch_size = infer->batch_size ? (int)infer->batch_size : INFER_BATCH;
+    total = run_memory(&config, available, advice, advice_size);
+    model_cfg_free(cfg);
+    return total;
+}

@@ -1,0 +1,22 @@
+/* placement.h - can this request run on this machine at all, and what will it take? */
+#ifndef RFUAV_SERVER_PLACEMENT_H
+#define RFUAV_SERVER_PLACEMENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "device/device.h"
+#include "task/kinds.h"
+
+struct placement {
+    int ask;         /* ASK_CPU, ASK_ANY_GPU or a GPU's index (sched.h): "cuda" without a GPU is ASK_CPU */
+    uint64_t memory; /* planned bytes on such a device; 0: not known */
+};
+
+/* Fills *ret, or appends the fault (device_unknown, device_out_of_range, does_not_fit; api contract, section 0) with
+ * its text, `loc` ["body","device"] and `ctx` to `faults` and returns false. request: the kind's struct. */
+bool placement_check(const struct device_set *devices, const struct task_kind *kind, const void *request,
+                     struct placement *ret, json_t *faults);
+
+#endif

@@ -26,8 +26,9 @@ struct string_list {
     const char *const *items;
 };
 
-/* the C type of the member: STRING const char * (NULL: null), INT int64_t, FLOAT double, BOOL bool,
- * STRING_LIST struct string_list, OBJECT json_t * (kept alive by the arena, NULL: null or absent) */
+/* the C type of the member: STRING const char * (NULL: null), INT int64_t, BOOL bool, FLOAT double
+ * (null: NAN when the field is nullable), STRING_LIST struct string_list (null: items NULL), OBJECT json_t * (kept
+ * alive by the arena, NULL: null or absent) */
 enum field_type { FIELD_STRING, FIELD_INT, FIELD_FLOAT, FIELD_BOOL, FIELD_STRING_LIST, FIELD_OBJECT };
 
 enum field_flags {
@@ -69,12 +70,13 @@ struct field_table {
 
 /* Fills *out from the JSON object with the lenient conversions of the contract ("4" and 4.0 are integers, …), defaults
  * for what is absent, unknown keys ignored. Every fault is appended to `faults` (a JSON array) as {type, loc, msg,
- * input[, ctx]}, loc beginning with `where` ("body" or "query"), in the table's order. Returns false when there was
- * one. Strings live in the arena. */
+ * input[, ctx]}, loc beginning with `where` ("body" or "query"), in the table's order. A missing body (NULL or null)
+ * and one that is no object are faults with loc [where]. Returns false when there was one. Strings live in the arena.
+ */
 bool fields_read(const struct field_table *table, const json_t *in, const char *where, void *out, struct arena *arena,
                  json_t *faults);
 
-/* Appends one fault of that form; ctx may be NULL; steals neither. */
+/* Appends one fault of that form; name NULL: loc [where]; input NULL: null; ctx may be NULL; steals neither. */
 void fields_fault(json_t *faults, const char *type, const char *where, const char *name, const char *msg,
                   const json_t *input, json_t *ctx);
 

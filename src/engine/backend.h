@@ -1,0 +1,83 @@
+/* backend.h - what a kind of device must offer: memory, copies, and one kernel for each op.
+ *
+ * How a graph becomes a run (plan.c):
+ *   1. prepare of every op, in the order in which they will run, prologue last. No memory exists yet: kernels choose
+ *      algorithms and layouts and book scratch.
+ *   2. Lifetimes give every tensor an offset in one arena; memory is allocated once; tensor->data and op->scratch are
+ *      set. They change only when the arena has to grow for another plan: run reads them each time.
+ *   3. run of every op, for each step. It only launches: it allocates nothing and waits for nothing. Values that change
+ *      from step to step (images, labels, Adam's step count, statistics) are tensors, so that a device can record the
+ *      launches of a step once and replay them.
+ *
+ * Layouts. The producer of a tensor decides its layout; consumers take the layout they find, or book scratch and
+ * reorder into it.
+ *   - Before an op's prepare its outputs are set to plain (layout NULL, bytes dense). prepare may set layout and bytes
+ * of outputs that are not `fixed`. INPUT tensors are plain and fixed.
+ *   - Persistent and DERIVED inputs that are not fixed yet: the first op whose prepare sets their layout decides (set
+ *     layout, bytes and fixed); what nobody sets becomes plain. So a convolution picks its weight's layout, and
+ *     FOLD_BATCH_NORM, prepared after the convolutions, writes the layout that it finds in its outputs.
+ *   - The gradient of a PARAM, and its MOMENTs, have the parameter's layout; they come to prepare fixed. That makes the
+ *     optimizer element-wise over raw memory; padding must stay 0 in weights and gradients.
+ *   - A layout may be any pointer that the backend interns for the life of its stream. */
+#ifndef RFUAV_ENGINE_BACKEND_H
+#define RFUAV_ENGINE_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/graph.h"
+
+struct stream; /* a backend's own: a device, its queue, its interned layouts */
+
+struct stream_config {
+    const char *device; /* cuda: the GPU's UUID; else NULL */
+    int threads;        /* CPU threads; 0: all cores */
+};
+
+/* One row per op. A row without `run` is missing: plan_new() names the op. */
+struct kernel {
+    /* (optional; absent: everything plain, no scratch) Called once per plan. Sets layouts and bytes as said above,
+     * op->scratch_bytes, op->state. Memory for the state: graph_alloc(). */
+    bool (*prepare)(struct stream *stream, struct graph *graph, struct op *op, struct err *err);
+    bool (*run)(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err);
+    /* (optional) Gives back what op->state holds beyond graph_alloc(); op->state may be NULL. */
+    void (*release)(struct op *op);
+    /* Knows plain activations only: the plan puts a REORDER before each input in another layout. (`ref`'s rows are so,
+     * which lets another backend borrow them.) */
+    bool plain;
+    /* Output memory must not be an input's memory. */
+    bool not_in_place;
+};
+
+struct backend {
+    const char *name; /* "ref", "cpu", "cuda" */
+
+    bool (*stream_open)(const struct stream_config *config, struct stream **ret, struct err *err);
+    struct stream *(*stream_close)(struct stream *stream); /* accepts and returns NULL */
+
+    /* Device memory, zeroed, aligned to 64 bytes or more. */
+    bool (*alloc)(struct stream *stream, size_t size, void **ret, struct err *err);
+    void (*free)(struct stream *stream, void *memory); /* accepts NULL */
+
+    /* Copies between host bytes, plain in the tensor's shape and dtype, and tensor->data in its layout. write may
+     * return before the copy is done only if `src` may be reused at once; read waits for all work before it. */
+    bool (*write)(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err);
+    bool (*read)(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err);
+
+    const struct kernel *kernels; /* [OP_COUNT] */
+
+    /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
+    /* (optional; absent: 0) Scratch that the op's kernel is likely to book; tensors are plain there. */
+    size_t (*scratch_estimate)(const struct graph *graph, const struct op *op);
+    uint64_t library_bytes;       /* resident memory of process and libraries beyond what is planned, measured */
+    const char *(*version)(void); /* (optional) "oneDNN 2.6.3" */
+};
+
+/* NULL: unknown. The list is in backend.c; names are in backend_names(), NULL-terminated. A backend that this build or
+ * machine can only forecast for has no stream_open. */
+const struct backend *backend_find(const char *name);
+const char *const *backend_names(void);
+
+#endif

@@ -1,0 +1,173 @@
+/* op.h - the operations that a graph is made of: names, numbers of inputs and outputs, and what each one means.
+ *
+ * Shapes. Activations are (N, H, W, C) or (N, …, C): channels last, whatever a backend does physically. Parameters have
+ * torchvision's shapes: convolution weights (O, I/groups, KH, KW), linear weights (O, I). Everything is F32 unless
+ * said. A gradient has the shape of what it is the gradient of. The backend `ref` is the definition of every op; this
+ * is the summary. `?` marks a slot that may be absent (NO_TENSOR), `*` one that is written too (always a persistent
+ * tensor), `act` is attrs.activation, applied last; no backward op has one unless said.
+ *
+ * IMAGE: x U8 (N,H,W,3) -> y
+ *     y = x / 255
+ *
+ * CONV2D: x, weight, bias?, residual? -> y
+ * CONV2D_BACKWARD_DATA: dy, weight -> dx
+ * CONV2D_BACKWARD_WEIGHT: dy, x -> dweight, dbias?
+ *     y = act(conv(x, weight) + bias + residual), cross-correlation as in PyTorch
+ *
+ * BATCH_NORM: x, weight, bias, running_mean*, running_var*, num_batches_tracked*, residual?
+ *             -> y, save_mean?, save_invstd?, mask?
+ *     y = act((x - mean) / sqrt(var + eps) * weight + bias + residual), mean and var for each of the C channels.
+ *     attrs.training: mean and biased variance of the batch; running = (1 - momentum) running + momentum batch, with
+ *     the unbiased variance (0 when there is one value a channel); num_batches_tracked += 1; save_* (C) are for the
+ *     backward; mask is a STATE (below) for backends that would rather keep bits than look at y again.
+ *     Else: the running ones; nothing is written; save_* and mask are absent.
+ * BATCH_NORM_BACKWARD: dy, x, y?, weight, save_mean, save_invstd, mask?, dy2?
+ *                      -> dx, dweight, dbias, dresidual?
+ *     g = dy + dy2; with act RELU (then y is given) g = 0 where y is 0; dresidual = g; the others follow from g.
+ *     dy2: the second of two gradients of y, added here instead of by an ADD of its own.
+ *
+ * ACTIVATION: x -> y
+ * ACTIVATION_BACKWARD: dy, y -> dx          (act is the one whose backward it is)
+ * ADD: a, b -> y
+ *     y = act(a + b)
+ *
+ * MAX_POOL: x -> y, where?
+ * MAX_POOL_BACKWARD: dy, where -> dx
+ *     Padding counts as -inf; of equal values the first in (kh, kw) order gets the gradient. where: a STATE, absent in
+ *     inference.
+ * GLOBAL_AVG_POOL: x (N,H,W,C) -> y (N,C)
+ * GLOBAL_AVG_POOL_BACKWARD: dy (N,C) -> dx (N,H,W,C)
+ *
+ * LINEAR: x (…,I), weight (O,I), bias? (O) -> y (…,O)
+ * LINEAR_BACKWARD_DATA: dy (…,O), weight -> dx (…,I)
+ * LINEAR_BACKWARD_WEIGHT: dy, x -> dweight, dbias?
+ *     y = act(x weight^T + bias)
+ *
+ * CROSS_ENTROPY: logits (N,K), labels I32 (N), stats*? F64 (4) -> loss (), probabilities (N,K)
+ * CROSS_ENTROPY_BACKWARD: probabilities, labels -> dlogits
+ *     loss: mean over N of -log softmax(logits)[label]; dlogits for dloss = 1.
+ *     stats += {loss, 1, images whose arg-max is right, N}; of equal logits the first is the arg-max.
+ *
+ * FOLD_BATCH_NORM: weight, bias?, bn_weight, bn_bias, running_mean, running_var -> weight2, bias2
+ *     s = bn_weight / sqrt(running_var + eps); weight2[o] = s[o] weight[o]; bias2 = bn_bias + s (bias - running_mean)
+ *
+ * ADAM: step* I64 (), then for each parameter: param*, grad, exp_avg*, exp_avg_sq*
+ *     torch.optim.Adam: step += 1; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
+ *     param -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps).
+ *     Element-wise over raw memory: the four have one layout.
+ *
+ * REORDER: x -> y
+ *     The same values in y's layout.
+ *
+ * STATE: a tensor with role TENSOR_STATE is opaque: the forward kernel's prepare sets its bytes (0: not used), the
+ * backward kernel of the same backend reads it. */
+#ifndef RFUAV_ENGINE_OP_H
+#define RFUAV_ENGINE_OP_H
+
+#include <stdbool.h>
+
+/* name; most inputs (-1: any number), most outputs; then for outputs 0 and 3 the set of inputs whose memory the output
+ * may take over when that input is not needed afterwards (bit i: input i). A kernel must therefore work both in place
+ * and not; a backend can forbid it for a row (struct kernel). */
+#define OPS(X)                                                                                                         \
+    X(IMAGE, 1, 1, 0, 0)                                                                                               \
+    X(CONV2D, 4, 1, 1 << 3, 0)                                                                                         \
+    X(CONV2D_BACKWARD_DATA, 2, 1, 0, 0)                                                                                \
+    X(CONV2D_BACKWARD_WEIGHT, 2, 2, 0, 0)                                                                              \
+    X(BATCH_NORM, 7, 4, 1 << 0 | 1 << 6, 0)                                                                            \
+    X(BATCH_NORM_BACKWARD, 8, 4, 1 << 0 | 1 << 7, 1 << 0 | 1 << 7)                                                     \
+    X(ACTIVATION, 1, 1, 1 << 0, 0)                                                                                     \
+    X(ACTIVATION_BACKWARD, 2, 1, 1 << 0, 0)                                                                            \
+    X(ADD, 2, 1, 1 << 0 | 1 << 1, 0)                                                                                   \
+    X(MAX_POOL, 1, 2, 0, 0)                                                                                            \
+    X(MAX_POOL_BACKWARD, 2, 1, 0, 0)                                                                                   \
+    X(GLOBAL_AVG_POOL, 1, 1, 0, 0)                                                                                     \
+    X(GLOBAL_AVG_POOL_BACKWARD, 1, 1, 0, 0)                                                                            \
+    X(LINEAR, 3, 1, 0, 0)                                                                                              \
+    X(LINEAR_BACKWARD_DATA, 2, 1, 0, 0)                                                                                \
+    X(LINEAR_BACKWARD_WEIGHT, 2, 2, 0, 0)                                                                              \
+    X(CROSS_ENTROPY, 3, 2, 0, 0)                                                                                       \
+    X(CROSS_ENTROPY_BACKWARD, 2, 1, 1 << 0, 0)                                                                         \
+    X(FOLD_BATCH_NORM, 6, 2, 0, 0)                                                                                     \
+    X(ADAM, -1, 0, 0, 0)                                                                                               \
+    X(REORDER, 1, 1, 0, 0)
+
+enum op_type {
+#define X(name, inputs, outputs, inplace0, inplace3) OP_##name,
+    OPS(X)
+#undef X
+        OP_COUNT
+};
+
+/* One row of the list above, for code that treats all ops alike. */
+struct op_info {
+    const char *name; /* "CONV2D" */
+    int max_inputs, max_outputs;
+    unsigned inplace0, inplace3;
+};
+
+const struct op_info *op_info(enum op_type type);
+
+enum activation { ACTIVATION_NONE, ACTIVATION_RELU };
+
+/* Attributes; those that an op does not use are 0. [0] is vertical, [1] horizontal. */
+struct op_attrs {
+    int kernel[2], stride[2], padding[2], groups; /* CONV2D*, MAX_POOL* (groups 0 there) */
+    enum activation activation;
+    bool training;        /* BATCH_NORM */
+    float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of ADAM */
+    double learning_rate; /* ADAM */
+    double beta1, beta2;  /* ADAM */
+};
+
+/* Positions in op.inputs and op.outputs. */
+enum {
+    CONV2D_X = 0,
+    CONV2D_WEIGHT,
+    CONV2D_BIAS,
+    CONV2D_RESIDUAL,
+
+    BN_X = 0,
+    BN_WEIGHT,
+    BN_BIAS,
+    BN_RUNNING_MEAN,
+    BN_RUNNING_VAR,
+    BN_BATCHES,
+    BN_RESIDUAL,
+
+    BN_Y = 0, /* outputs */
+    BN_SAVE_MEAN,
+    BN_SAVE_INVSTD,
+    BN_MASK,
+
+    BNB_DY = 0,
+    BNB_X,
+    BNB_Y,
+    BNB_WEIGHT,
+    BNB_SAVE_MEAN,
+    BNB_SAVE_INVSTD,
+    BNB_MASK,
+    BNB_DY2,
+
+    BNB_DX = 0, /* outputs */
+    BNB_DWEIGHT,
+    BNB_DBIAS,
+    BNB_DRESIDUAL,
+
+    FOLD_WEIGHT = 0,
+    FOLD_BIAS,
+    FOLD_BN_WEIGHT,
+    FOLD_BN_BIAS,
+    FOLD_RUNNING_MEAN,
+    FOLD_RUNNING_VAR,
+
+    ADAM_STEP = 0, /* then groups of four */
+    ADAM_FIRST = 1,
+    ADAM_PARAM = 0,
+    ADAM_GRAD,
+    ADAM_EXP_AVG,
+    ADAM_EXP_AVG_SQ,
+    ADAM_GROUP,
+};
+
+#endif

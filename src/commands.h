@@ -3,6 +3,15 @@
 #ifndef RFUAV_COMMANDS_H
 #define RFUAV_COMMANDS_H
 
+int command_train(int argc, char **argv);
+int command_infer(int argc, char **argv);
+int command_tasks(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_logs(int argc, char **argv);
+int command_cancel(int argc, char **argv);
+int command_delete(int argc, char **argv);
+int command_devices(int argc, char **argv);
+int command_config(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 #endif

@@ -11,6 +11,15 @@ static const struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
     const char *zh, *en;               /* one line of help; NULL: not for people */
 } commands[] = {
+    {"train", command_train, "训练一个模型", "train a model"},
+    {"infer", command_infer, "用训练好的模型识别图像", "classify images with a trained model"},
+    {"tasks", command_tasks, "列出任务", "list the tasks"},
+    {"status", command_status, "显示服务或一个任务的状态", "show how the service or a task is"},
+    {"logs", command_logs, "显示任务的日志", "show a task's log"},
+    {"cancel", command_cancel, "取消任务", "end a task"},
+    {"delete", command_delete, "删除已结束任务的记录", "drop the record of an ended task"},
+    {"devices", command_devices, "列出设备", "list the devices"},
+    {"config", command_config, "显示或改变每个设备的任务上限", "show or set how many tasks a device runs"},
     {"version", command_version, "显示版本", "show the version"},
 };
 

@@ -136,11 +136,11 @@ void service_task_path(struct buf *path, const char *id, const char *tail)
 
 void service_help(FILE *out)
 {
-    fprintf(out, "  --url URL        %s\n",
+    fprintf(out, "  %-34s  %s\n", "--url URL",
             tr("服务地址 (默认 RFUAV_URL，否则 http://127.0.0.1:8000)",
                "where the service is (RFUAV_URL, else http://127.0.0.1:8000)"));
-    fprintf(out, "  --api-key KEY    %s\n", tr("API 密钥 (默认 RFUAV_API_KEY)", "its API key (RFUAV_API_KEY)"));
-    fprintf(out, "  --json           %s\n", tr("输出服务返回的 JSON", "print the service's JSON"));
+    fprintf(out, "  %-34s  %s\n", "--api-key KEY", tr("API 密钥 (默认 RFUAV_API_KEY)", "its API key (RFUAV_API_KEY)"));
+    fprintf(out, "  %-34s  %s\n", "--json", tr("输出服务返回的 JSON", "print the service's JSON"));
 }
 
 int service_fail(const char *command, const struct err *err)

@@ -31,9 +31,9 @@ static int help(const struct submission *what)
     printf(tr("用法: rfuav %s [选项]\n\n", "usage: rfuav %s [OPTIONS]\n\n"), what->command);
     fputs(text.data ? text.data : "", stdout);
     putchar('\n');
-    printf("  --detach         %s\n", tr("提交后立即返回", "return at once, leave the task to the service"));
-    printf("  --verbose        %s\n", tr("显示完整日志而不是进度条", "show the whole log, no progress bar"));
-    printf("  --cancel-on-interrupt  %s\n",
+    printf("  %-34s  %s\n", "--detach", tr("提交后立即返回", "return at once, leave the task to the service"));
+    printf("  %-34s  %s\n", "--verbose", tr("显示完整日志而不是进度条", "show the whole log, no progress bar"));
+    printf("  %-34s  %s\n", "--cancel-on-interrupt",
            tr("按 Ctrl-C 时取消任务 (默认: 任务继续运行)", "Ctrl-C cancels the task (else the task goes on)"));
     service_help(stdout);
     buf_release(&text);

@@ -1,8 +1,9 @@
 /* store.h - every task, log line and limit, on disk. One SQLite database (WAL) in the data folder, one owner.
  *
  * What must survive an answer (a new task, a deletion, a limit) is written and synced before the call returns. All else
- * (states, progress, log lines) is seen by the next read at once and reaches the disk in groups: store_flush() writes
- * what has gathered in one transaction. When the disk refuses, nothing is lost: it stays in memory (bounded) and the
+ * (states, progress, log lines) is seen by the next read at once and reaches the disk in groups: store_flush() commits
+ * what has gathered in one transaction. Log lines alone are not synced at once (a power failure may take the last
+ * seconds of a log, a crash of the daemon takes nothing). When the disk refuses, all stays in memory (bounded) and the
  * next flush tries again.
  *
  * In memory: the tasks that are not over, counters by kind and state, and what is not flushed yet. All calls come from
@@ -70,7 +71,7 @@ typedef void store_task_fn(void *arg, const struct store_task *task);
  * ERR_CONFLICT when an id is in use, ERR_BUSY when the disk refuses. */
 bool store_insert(struct store *store, const struct store_task *tasks, size_t n, int64_t *ret_seqs, struct err *err);
 
-/* Calls fn with the task; ERR_NOT_FOUND when there is none of that id. */
+/* Calls fn with the task, request included; ERR_NOT_FOUND when there is none of that id. */
 bool store_find(struct store *store, const char *id, store_task_fn *fn, void *arg, struct err *err);
 
 /* Calls fn for the newest `limit` tasks of a kind (and a state, or TASK_ANY), in the order of creation. */
@@ -97,8 +98,8 @@ enum store_set {
     STORE_MEMORY = 1 << 7,
 };
 
-/* Changes the fields named in `set` of a task that was not over when last flushed; updated_at follows state, message
- * and progress. A task that is over keeps its state (but may get another message). Never fails: see above. */
+/* Changes the fields named in `set` of a task whose log is open; updated_at follows state, message and progress. A task
+ * that is over keeps its state (but may get another message). Never fails: see above. */
 void store_change(struct store *store, int64_t seq, unsigned set, const struct store_task *values);
 
 /* Removes a task and its log, and syncs. Watchers of its log are told. */
@@ -125,10 +126,10 @@ bool store_log_read(struct store *store, int64_t seq, int64_t from, int64_t limi
 struct store_watch {
     void (*line)(struct store_watch *watch, int64_t n, const char *line, size_t size); /* a new one, right now */
     void (*ended)(struct store_watch *watch, bool deleted); /* the last call; already unwatched */
-    int64_t seq;
-    struct store_watch *next, **link; /* the store's */
+    struct store *store;                                    /* these are the store's */
+    struct store_watch *next, **link;
 };
-void store_watch(struct store *store, int64_t seq, struct store_watch *watch); /* the caller's memory */
+bool store_watch(struct store *store, int64_t seq, struct store_watch *watch); /* false: the log is not open */
 void store_unwatch(struct store_watch *watch);                                 /* harmless when not watching */
 
 /* ---- limits that were changed at run time ---- */
@@ -141,8 +142,11 @@ bool store_each_limit(struct store *store, store_limit_fn *fn, void *arg, struct
 
 bool store_is_dirty(const struct store *store); /* is there anything to flush? */
 
-/* Writes what has gathered; with `sync` it is on the platter on return. ERR_BUSY: the disk refuses, all is kept. */
-bool store_flush(struct store *store, bool sync, struct err *err);
+/* Commits what has gathered, synced when a task's state is among it. ERR_BUSY: the disk refuses, all is kept. */
+bool store_flush(struct store *store, struct err *err);
+
+/* Pages in the write-ahead log since the last checkpoint. */
+int store_wal_pages(const struct store *store);
 
 /* Moves the write-ahead log into the database and syncs it. Slow: made for a thread of its own; uses a connection of
  * its own, so it may run beside everything else. */

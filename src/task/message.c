@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/text.h"
+
 enum { DEPTH_MAX = 32, ENCODE_FLAGS = JSON_COMPACT | JSON_REAL_PRECISION(17) };
 
 /* The largest size ≤ `size` at which UTF-8 text may be cut. */
@@ -120,7 +122,9 @@ json_t *message_parse(const char *data, size_t size, struct err *err)
         return NULL;
     }
     if (!(message = json_loadb(data, size, 0, &error))) {
-        err_set(err, ERR_INVALID, "a message that is no JSON: %s at byte %d", error.text, error.position);
+        /* the parser quotes what it read, and may cut it inside a character */
+        err_set(err, ERR_INVALID, "a message that is no JSON: %s at byte %d",
+                text_is_utf8(error.text, strlen(error.text)) ? error.text : "malformed", error.position);
         return NULL;
     }
     if (!json_is_string(json_object_get(message, "type"))) {

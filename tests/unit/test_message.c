@@ -135,6 +135,15 @@ static void refused(void **state)
         assert_null(message_parse(bad[i], strlen(bad[i]), &err));
         assert_int_equal(err.kind, ERR_INVALID);
     }
+    /* a token whose quotation in the parser's words is cut inside a character */
+    for (size_t n = 90; n < 170; n++) {
+        char token[200] = "{\"type\":\"", *end = token + strlen(token);
+
+        memset(end, 'a', n - strlen(token));
+        memcpy(token + n, "训练", 6);
+        assert_null(message_parse(token, n + 6, &err));
+        assert_true(text_is_utf8(err.message, strlen(err.message)));
+    }
     memset(p, '[', 60);
     memset(p + 60, ']', 60);
     p[120] = (char)125;

@@ -63,9 +63,7 @@ static void say_header(struct training *t)
     task_log(task, LOG_INFO, tr("训练轮数: %lld", "epochs: %lld"), (long long)request->num_epochs);
     task_log(task, LOG_INFO, tr("保存目录: %s", "output folder: %s"), t->folder);
     task_log(task, LOG_INFO, tr("随机种子: %llu", "seed: %llu"), (unsigned long long)t->seed);
-    if (task->asked_device && strncmp(task->asked_device, "cuda", 4) == 0 && strcmp(task->device, "cpu") == 0)
-        task_log(task, LOG_WARNING, "%s",
-                 tr("本机没有可用的 GPU，改用 CPU 训练", "no GPU on this machine: training on the CPU"));
+    task_warn_without_gpu(task);
 }
 
 static bool is_class(const struct dataset *set, const char *name)
@@ -196,13 +194,10 @@ static void report_memory(struct training *t)
 {
     const struct net_memory *memory = net_memory(t->net);
     uint64_t planned = memory->total;
-    json_t *message;
 
     if (strcmp(t->task->backend, "cuda") != 0)
         planned += memory->weights + loader_memory(t->train_loader) + loader_memory(t->val_loader);
-    message = json_pack("{s:s, s:I}", "type", "memory", "planned", (json_int_t)planned);
-    if (message)
-        t->task->send(t->task, message);
+    task_memory(t->task, planned);
 }
 
 /* Progress in the middle of an epoch: `done` of its batches' costs. */

@@ -1,0 +1,26 @@
+/* infer_source.h - what an inference is to look at: the files of its source, and what their results are called. */
+#ifndef RFUAV_TASK_INFER_SOURCE_H
+#define RFUAV_TASK_INFER_SOURCE_H
+
+#include <stddef.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+
+struct source_file {
+    const char *name;   /* without folder */
+    const char *path;   /* where it is */
+    const char *target; /* pictures: where its annotated copy goes, "{folder}/{stem}.jpg", distinct from all others */
+};
+
+struct source {
+    size_t picture_count, raw_count;
+    struct source_file *pictures, *raws; /* sorted by name */
+};
+
+/* Takes the file at `path`, or the direct entries of the folder there, by their endings in any case: pictures (.jpg
+ * .jpeg .png .gif .bmp .tiff .tif .webp .ppm .pgm) and raw IQ (.iq .dat). Hidden files, folders and all else are passed
+ * over. When results go into the source's own folder, none takes the name of a file that is there. All in the arena. */
+bool source_list(const char *path, const char *folder, struct arena *arena, struct source *ret, struct err *err);
+
+#endif

@@ -1,0 +1,368 @@
+/* loader.c - see loader.h.
+ *
+ * An epoch is a list of samples in their order. Those whose resized bytes are in the cache need no work; the others,
+ * still in order, are `todo`: threads take them one after another and decode into a ring of slots, at most `window`
+ * ahead of the consumer. The consumer walks the epoch's list, takes each picture from the cache or from the ring, and
+ * copies it into the batch; a bad one it reports and leaves out. So the batches follow from the list alone, whatever
+ * the threads do. What is cached is decided by index (the first `cached` samples), since every epoch reads all. */
+#include "data/loader.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/random.h"
+#include "data/image.h"
+
+enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4 };
+static const uint64_t ORDER_STREAM = UINT64_C(0x6c6f61646572) << 16; /* apart from other users of the seed */
+
+enum slot_state { SLOT_FREE, SLOT_BUSY, SLOT_GOOD, SLOT_BAD };
+
+struct slot {
+    enum slot_state state;
+    const uint8_t *picture; /* in the cache or in the ring */
+    struct err err;         /* of a bad one */
+};
+
+struct loader {
+    const struct dataset *dataset;
+    struct loader_config config;
+    size_t picture_bytes;
+
+    /* the consumer's own */
+    size_t *order, order_count, at; /* this epoch, and how far it is */
+    size_t taken;                   /* of todo */
+    bool *bad;
+    size_t bad_count;
+    char *first_bad; /* path and reason */
+    uint8_t *images;
+    int32_t *labels;
+    size_t *samples;
+
+    /* shared with the threads, under the lock */
+    pthread_mutex_t lock;
+    pthread_cond_t work, done;             /* there may be something to decode; a slot or a thread has finished */
+    size_t *todo, todo_count, next, limit; /* the threads may take todo[next] while next < limit */
+    int busy;
+    bool quit;
+    bool *have; /* is the sample's picture in the cache? */
+    struct slot *slots;
+    size_t window;
+
+    uint8_t *ring, *cache; /* a picture's bytes are written by one thread before its slot is GOOD */
+    size_t cached;         /* samples below this are kept */
+
+    pthread_t *threads;
+    int thread_count;
+};
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void decode(struct loader *loader, size_t sample, uint8_t *out, struct slot *slot)
+{
+    int size = loader->config.image_size;
+    struct image image = {0};
+    bool ok = image_read(loader->dataset->samples[sample].path, &image, &slot->err) &&
+              image_resize(&image, size, size, out, &slot->err);
+
+    image_release(&image);
+    slot->picture = out;
+    slot->state = ok ? SLOT_GOOD : SLOT_BAD;
+}
+
+static void *decode_ahead(void *arg)
+{
+    struct loader *loader = arg;
+
+    pthread_mutex_lock(&loader->lock);
+    for (;;) {
+        struct slot result = {0};
+        size_t t, sample, place;
+
+        while (!loader->quit && loader->next >= loader->limit)
+            pthread_cond_wait(&loader->work, &loader->lock);
+        if (loader->quit)
+            break;
+        t = loader->next++;
+        sample = loader->todo[t];
+        place = t % loader->window;
+        loader->slots[place].state = SLOT_BUSY;
+        loader->busy++;
+        pthread_mutex_unlock(&loader->lock);
+
+        decode(loader, sample,
+               sample < loader->cached ? loader->cache + sample * loader->picture_bytes
+                                       : loader->ring + place * loader->picture_bytes,
+               &result);
+
+        pthread_mutex_lock(&loader->lock);
+        loader->slots[place] = result;
+        if (sample < loader->cached)
+            loader->have[sample] = result.state == SLOT_GOOD;
+        loader->busy--;
+        pthread_cond_signal(&loader->done);
+    }
+    pthread_mutex_unlock(&loader->lock);
+    return NULL;
+}
+
+/* With the lock held: nothing more is begun, and what was begun has ended. */
+static void settle(struct loader *loader)
+{
+    loader->limit = loader->next;
+    while (loader->busy > 0)
+        pthread_cond_wait(&loader->done, &loader->lock);
+}
+
+static int default_threads(void)
+{
+    cpu_set_t cpus;
+
+    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+}
+
+static bool start_threads(struct loader *loader, int wanted, struct err *err)
+{
+    loader->threads = calloc((size_t)wanted, sizeof *loader->threads);
+    if (!loader->threads)
+        return err_set(err, ERR_MEMORY, "no memory for %d loader threads", wanted);
+    while (loader->thread_count < wanted) {
+        int code = pthread_create(&loader->threads[loader->thread_count], NULL, decode_ahead, loader);
+
+        if (code != 0 && loader->thread_count == 0)
+            return err_set(err, ERR_MEMORY, "cannot start a loader thread: %s", strerror(code));
+        if (code != 0) /* fewer will do */
+            break;
+        loader->thread_count++;
+    }
+    return true;
+}
+
+static bool allocate(struct loader *loader, struct err *err)
+{
+    size_t n = loader->dataset->count, batch = (size_t)loader->config.batch_size, bytes = loader->picture_bytes;
+
+    loader->order = calloc(n, sizeof *loader->order);
+    loader->todo = calloc(n, sizeof *loader->todo);
+    loader->bad = calloc(n, sizeof *loader->bad);
+    loader->have = calloc(n, sizeof *loader->have);
+    loader->slots = calloc(loader->window, sizeof *loader->slots);
+    loader->labels = calloc(batch, sizeof *loader->labels);
+    loader->samples = calloc(batch, sizeof *loader->samples);
+    loader->images = calloc(batch, bytes);
+    loader->ring = calloc(loader->cached < n ? loader->window : 1, bytes);
+    loader->cache = calloc(loader->cached ? loader->cached : 1, bytes);
+    if (loader->order && loader->todo && loader->bad && loader->have && loader->slots && loader->labels &&
+        loader->samples && loader->images && loader->ring && loader->cache)
+        return true;
+    return err_set(err, ERR_MEMORY, "no memory for the loader's buffers (%zu bytes)", loader_memory(loader));
+}
+
+bool loader_open(const struct dataset *dataset, const struct loader_config *config, struct loader **ret,
+                 struct err *err)
+{
+    size_t side = (size_t)config->image_size;
+    struct loader *loader;
+    int threads = config->threads > 0 ? config->threads : default_threads();
+
+    if (config->image_size < 1 || config->image_size > 16384)
+        return err_set(err, ERR_INVALID, "image_size must be 1 to 16384, got %d", config->image_size);
+    if (config->batch_size < 1)
+        return err_set(err, ERR_INVALID, "batch_size must be at least 1, got %d", config->batch_size);
+    if (dataset->count < 1 || dataset->count > UINT32_MAX)
+        return err_set(err, ERR_INVALID, "a data set of %zu pictures cannot be loaded", dataset->count);
+    loader = calloc(1, sizeof *loader);
+    if (!loader)
+        return err_set(err, ERR_MEMORY, "no memory for a loader");
+    threads = (int)smaller((size_t)(threads < MAX_THREADS ? threads : MAX_THREADS), dataset->count);
+    loader->dataset = dataset;
+    loader->config = *config;
+    loader->config.batch_size = (int)smaller((size_t)config->batch_size, dataset->count);
+    loader->picture_bytes = 3 * side * side;
+    loader->window = smaller((size_t)loader->config.batch_size + AHEAD_PER_THREAD * (size_t)threads, dataset->count);
+    loader->cached = smaller(config->cache_bytes / loader->picture_bytes, dataset->count);
+    pthread_mutex_init(&loader->lock, NULL);
+    pthread_cond_init(&loader->work, NULL);
+    pthread_cond_init(&loader->done, NULL);
+    if (!allocate(loader, err) || !start_threads(loader, threads, err)) {
+        loader_free(loader);
+        return false;
+    }
+    *ret = loader;
+    return true;
+}
+
+struct loader *loader_free(struct loader *loader)
+{
+    if (!loader)
+        return NULL;
+    pthread_mutex_lock(&loader->lock);
+    loader->quit = true;
+    pthread_cond_broadcast(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+    for (int i = 0; i < loader->thread_count; i++)
+        pthread_join(loader->threads[i], NULL);
+    pthread_mutex_destroy(&loader->lock);
+    pthread_cond_destroy(&loader->work);
+    pthread_cond_destroy(&loader->done);
+    free(loader->order);
+    free(loader->todo);
+    free(loader->bad);
+    free(loader->have);
+    free(loader->slots);
+    free(loader->labels);
+    free(loader->samples);
+    free(loader->images);
+    free(loader->ring);
+    free(loader->cache);
+    free(loader->threads);
+    free(loader->first_bad);
+    free(loader);
+    return NULL;
+}
+
+static bool too_many_bad(const struct loader *loader)
+{
+    return loader->bad_count * 10 > loader->dataset->count;
+}
+
+static bool fail_too_many(const struct loader *loader, struct err *err)
+{
+    return err_set(err, ERR_INVALID, "%zu of %zu pictures cannot be read, the first is %s", loader->bad_count,
+                   loader->dataset->count, loader->first_bad ? loader->first_bad : "unknown");
+}
+
+/* The order of the epoch: shuffled over the whole data set first, so that a bad picture moves no other. */
+static void make_order(struct loader *loader, uint64_t epoch)
+{
+    size_t n = loader->dataset->count;
+    struct random random;
+
+    for (size_t i = 0; i < n; i++)
+        loader->order[i] = i;
+    if (loader->config.shuffle) {
+        random_init(&random, loader->config.seed, ORDER_STREAM ^ epoch);
+        random_shuffle(&random, loader->order, n);
+    }
+    loader->order_count = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!loader->bad[loader->order[i]])
+            loader->order[loader->order_count++] = loader->order[i];
+}
+
+bool loader_start(struct loader *loader, uint64_t epoch, struct err *err)
+{
+    if (too_many_bad(loader))
+        return fail_too_many(loader, err);
+    make_order(loader, epoch);
+    loader->at = loader->taken = 0;
+    pthread_mutex_lock(&loader->lock);
+    settle(loader); /* an epoch left half way */
+    loader->todo_count = 0;
+    for (size_t i = 0; i < loader->order_count; i++)
+        if (!loader->have[loader->order[i]])
+            loader->todo[loader->todo_count++] = loader->order[i];
+    for (size_t i = 0; i < loader->window; i++)
+        loader->slots[i].state = SLOT_FREE;
+    loader->next = 0;
+    loader->limit = smaller(loader->window, loader->todo_count);
+    pthread_cond_broadcast(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+    return true;
+}
+
+/* Tells of a bad picture, with a reason that does not repeat its path. */
+static bool note_bad(struct loader *loader, size_t sample, struct err *why, struct err *err)
+{
+    const char *path = loader->dataset->samples[sample].path, *reason = why->message;
+    size_t length = strlen(path);
+
+    if (why->kind == ERR_MEMORY) { /* not the picture's fault */
+        return err_set(err, why->kind, "%s", why->message);
+    }
+    if (strncmp(reason, path, length) == 0 && strncmp(reason + length, ": ", 2) == 0)
+        reason += length + 2;
+    loader->bad[sample] = true;
+    loader->bad_count++;
+    if (!loader->first_bad && asprintf(&loader->first_bad, "%s: %s", path, reason) < 0)
+        loader->first_bad = NULL;
+    if (loader->config.on_bad)
+        loader->config.on_bad(loader->config.arg, path, reason);
+    return !too_many_bad(loader) || fail_too_many(loader, err);
+}
+
+/* Copies the next picture of `todo` to `out` when the threads are done with it; *ret_good: it could be read. */
+static bool take(struct loader *loader, size_t sample, uint8_t *out, bool *ret_good, struct err *err)
+{
+    struct slot *slot = &loader->slots[loader->taken % loader->window];
+    const uint8_t *picture;
+    struct err why;
+
+    pthread_mutex_lock(&loader->lock);
+    while (slot->state != SLOT_GOOD && slot->state != SLOT_BAD)
+        pthread_cond_wait(&loader->done, &loader->lock);
+    *ret_good = slot->state == SLOT_GOOD;
+    picture = slot->picture;
+    why = slot->err;
+    pthread_mutex_unlock(&loader->lock);
+
+    if (*ret_good)
+        memcpy(out, picture, loader->picture_bytes);
+
+    pthread_mutex_lock(&loader->lock);
+    slot->state = SLOT_FREE;
+    loader->taken++;
+    loader->limit = smaller(loader->taken + loader->window, loader->todo_count);
+    pthread_cond_signal(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+    return *ret_good || note_bad(loader, sample, &why, err);
+}
+
+bool loader_next(struct loader *loader, struct batch *ret, struct err *err)
+{
+    int count = 0;
+
+    if (too_many_bad(loader))
+        return fail_too_many(loader, err);
+    while (count < loader->config.batch_size && loader->at < loader->order_count) {
+        size_t sample = loader->order[loader->at++];
+        uint8_t *out = loader->images + (size_t)count * loader->picture_bytes;
+        bool good = true;
+
+        if (loader->taken < loader->todo_count && loader->todo[loader->taken] == sample) {
+            if (!take(loader, sample, out, &good, err))
+                return false;
+        } else {
+            memcpy(out, loader->cache + sample * loader->picture_bytes, loader->picture_bytes);
+        }
+        if (!good)
+            continue;
+        loader->labels[count] = loader->dataset->samples[sample].label;
+        loader->samples[count++] = sample;
+    }
+    *ret = (struct batch){count, loader->images, loader->labels, loader->samples};
+    return true;
+}
+
+size_t loader_batches(const struct loader *loader)
+{
+    size_t batch = (size_t)loader->config.batch_size;
+
+    return (loader->dataset->count - loader->bad_count + batch - 1) / batch;
+}
+
+size_t loader_memory(const struct loader *loader)
+{
+    size_t n = loader->dataset->count, batch = (size_t)loader->config.batch_size;
+    size_t ring = loader->cached < n ? loader->window : 1;
+
+    return (batch + ring + loader->cached) * loader->picture_bytes + n * (2 * sizeof(size_t) + 2 * sizeof(bool)) +
+           loader->window * sizeof(struct slot) + batch * (sizeof(int32_t) + sizeof(size_t));
+}

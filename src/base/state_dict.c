@@ -1,6 +1,7 @@
 /* state_dict.c - see state_dict.h */
 #include "base/state_dict.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,43 +179,62 @@ static float half_to_float(uint16_t half)
     return bits_to_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-/* Element i of the tensor as the type of `out`, whatever is stored. */
-#define CONVERT(tensor, out, out_type)                                                                                 \
-    do {                                                                                                               \
-        int64_t n_ = named_tensor_elements(tensor);                                                                    \
-        for (int64_t i = 0; i < n_; i++) {                                                                             \
-            switch ((tensor)->dtype) {                                                                                 \
-            case DTYPE_F32:                                                                                            \
-                (out)[i] = (out_type)((const float *)(tensor)->data)[i];                                               \
-                break;                                                                                                 \
-            case DTYPE_F64:                                                                                            \
-                (out)[i] = (out_type)((const double *)(tensor)->data)[i];                                              \
-                break;                                                                                                 \
-            case DTYPE_F16:                                                                                            \
-                (out)[i] = (out_type)half_to_float(((const uint16_t *)(tensor)->data)[i]);                             \
-                break;                                                                                                 \
-            case DTYPE_BF16:                                                                                           \
-                (out)[i] = (out_type)bits_to_float((uint32_t)((const uint16_t *)(tensor)->data)[i] << 16);             \
-                break;                                                                                                 \
-            case DTYPE_I64:                                                                                            \
-                (out)[i] = (out_type)((const int64_t *)(tensor)->data)[i];                                             \
-                break;                                                                                                 \
-            case DTYPE_I32:                                                                                            \
-                (out)[i] = (out_type)((const int32_t *)(tensor)->data)[i];                                             \
-                break;                                                                                                 \
-            case DTYPE_U8:                                                                                             \
-                (out)[i] = (out_type)((const uint8_t *)(tensor)->data)[i];                                             \
-                break;                                                                                                 \
-            }                                                                                                          \
+static float bf16_to_float(uint16_t bits)
+{
+    return bits_to_float((uint32_t)bits << 16);
+}
+
+static int64_t double_to_i64(double value)
+{
+    if (isnan(value))
+        return 0;
+    return value >= 0x1p63 ? INT64_MAX : value < -0x1p63 ? INT64_MIN : (int64_t)value;
+}
+
+/* One loop for each stored type, so that each is a plain conversion the compiler can vectorise. */
+#define CONVERT_CASE(DTYPE, stored_type, expression)                                                                   \
+    case DTYPE_##DTYPE:                                                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            stored_type x = ((const stored_type *)tensor->data)[i];                                                    \
+            out[i] = expression;                                                                                       \
         }                                                                                                              \
-    } while (0)
+        break;
 
 void named_tensor_to_f32(const struct named_tensor *tensor, float *out)
 {
-    CONVERT(tensor, out, float);
+    int64_t n = named_tensor_elements(tensor);
+
+    switch (tensor->dtype) {
+    case DTYPE_F32:
+        if (n)
+            memcpy(out, tensor->data, (size_t)n * sizeof *out);
+        break;
+        CONVERT_CASE(F64, double, (float)x)
+        CONVERT_CASE(F16, uint16_t, half_to_float(x))
+        CONVERT_CASE(BF16, uint16_t, bf16_to_float(x))
+        CONVERT_CASE(I64, int64_t, (float)x)
+        CONVERT_CASE(I32, int32_t, (float)x)
+        CONVERT_CASE(I16, int16_t, (float)x)
+        CONVERT_CASE(I8, int8_t, (float)x)
+        CONVERT_CASE(U8, uint8_t, (float)x)
+        CONVERT_CASE(BOOL, uint8_t, x ? 1.0f : 0.0f)
+    }
 }
 
 void named_tensor_to_i64(const struct named_tensor *tensor, int64_t *out)
 {
-    CONVERT(tensor, out, int64_t);
+    int64_t n = named_tensor_elements(tensor);
+
+    switch (tensor->dtype) {
+        CONVERT_CASE(F32, float, double_to_i64((double)x))
+        CONVERT_CASE(F64, double, double_to_i64(x))
+        CONVERT_CASE(F16, uint16_t, double_to_i64((double)half_to_float(x)))
+        CONVERT_CASE(BF16, uint16_t, double_to_i64((double)bf16_to_float(x)))
+        CONVERT_CASE(I64, int64_t, x)
+        CONVERT_CASE(I32, int32_t, x)
+        CONVERT_CASE(I16, int16_t, x)
+        CONVERT_CASE(I8, int8_t, x)
+        CONVERT_CASE(U8, uint8_t, x)
+        CONVERT_CASE(BOOL, uint8_t, x != 0)
+    }
 }

@@ -9,13 +9,16 @@
 #include "base/err.h"
 
 /* dtype, bytes an element */
-#define DTYPES(X) X(F32, 4) X(F64, 8) X(F16, 2) X(BF16, 2) X(I64, 8) X(I32, 4) X(U8, 1)
+#define DTYPES(X) X(F32, 4) X(F64, 8) X(F16, 2) X(BF16, 2) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1) X(BOOL, 1)
 
 enum dtype {
 #define X(name, size) DTYPE_##name,
     DTYPES(X)
 #undef X
 };
+#define X(name, size) +1
+enum { DTYPE_COUNT = 0 DTYPES(X) };
+#undef X
 
 size_t dtype_size(enum dtype dtype);
 const char *dtype_name(enum dtype dtype); /* "F32" */
@@ -46,7 +49,8 @@ const struct named_tensor *state_dict_find(const struct state_dict *dict, const 
 
 int64_t named_tensor_elements(const struct named_tensor *tensor);
 
-/* Copies all elements as float or int64, converting from whatever type is stored (fp16, bf16, fp64, integers). */
+/* Copies all elements, named_tensor_elements() of them, as float or int64, converting from whatever type is stored.
+ * To int64: fractions are cut off, NaN gives 0, what lies outside the range gives its nearest end. */
 void named_tensor_to_f32(const struct named_tensor *tensor, float *out);
 void named_tensor_to_i64(const struct named_tensor *tensor, int64_t *out);
 

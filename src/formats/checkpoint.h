@@ -4,12 +4,10 @@
 
 #include "base/err.h"
 #include "base/state_dict.h"
+#include "formats/file.h"
 
+/* Reads a .pth or safetensors file, whatever its name ends in. The error names the file and, when it is neither, what
+ * it is instead (a Git LFS pointer, an HTML page, a torch file of the old form, ...). */
 bool checkpoint_read(const char *path, struct state_dict **ret, struct err *err);
-
-/* Runs write(fd, arg) on "path.tmp", syncs and renames, so that `path` is whole or untouched even after a power loss.
- * A full disk is an error that says so; the temporary file is removed. */
-bool file_replace(const char *path, bool (*write)(int fd, const void *arg, struct err *err), const void *arg,
-                  struct err *err);
 
 #endif

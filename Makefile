@@ -48,6 +48,8 @@ OBJ      := $(SRC:%.c=$B/%.o)
 UNIT     := $(sort $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/golden/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$B/%)
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+DRIVER   := $(sort $(wildcard tests/formats/*.c))
+DRIVER_BIN := $(DRIVER:%.c=$B/%)
 REPLAY   := $(FUZZ:tests/fuzz/fuzz_%.c=$B/tests/fuzz/replay_%)
 
 # --- building -------------------------------------------------------------------------------------------------------
@@ -72,11 +74,15 @@ $(UNIT_BIN): $B/%: $B/%.o $B/librfuav.a
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(LIBS)
 
+$(DRIVER_BIN): $B/%: $B/%.o $B/librfuav.a
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
 $(REPLAY): $B/tests/fuzz/replay_%: $B/tests/fuzz/fuzz_%.o $B/tests/fuzz/replay.o $B/librfuav.a
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $B/src/main.d
+-include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(DRIVER_BIN:=.d) $B/src/main.d
 
 # --- packages -------------------------------------------------------------------------------------------------------
 
@@ -105,7 +111,7 @@ test: ## install what is missing, build, run every test
 	@$(PYTHON) tests/run.py --build $B
 
 .PHONY: unit unit-build
-unit-build: $(UNIT_BIN) $(REPLAY)
+unit-build: $(UNIT_BIN) $(DRIVER_BIN) $(REPLAY)
 unit: $(if $T,$(filter %/test_$T,$(UNIT_BIN)),$(UNIT_BIN)) ## C tests alone; T=name runs tests/*/test_name.c
 	@set -e; for t in $^; do echo "== $$t"; $$t; done
 

@@ -26,7 +26,7 @@ static bool write_error(int fd, int error, struct err *err)
     return err_set(err, ERR_IO, "cannot be written: %s", strerror(error));
 }
 
-bool file_write(int fd, struct iovec *pieces, int count, struct err *err)
+bool file_write_pieces(int fd, struct iovec *pieces, int count, struct err *err)
 {
     while (count) {
         ssize_t n = pieces->iov_len ? writev(fd, pieces, count < IOV_MAX ? count : IOV_MAX) : 0;

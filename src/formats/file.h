@@ -14,6 +14,6 @@ bool file_replace(const char *path, bool (*write)(int fd, const void *arg, struc
 
 /* Writes all pieces, in order, at the descriptor's position; `pieces` is used up. For the callback of file_replace(),
  * which puts the path before the error: a full disk says how many bytes were there. */
-bool file_write(int fd, struct iovec *pieces, int count, struct err *err);
+bool file_write_pieces(int fd, struct iovec *pieces, int count, struct err *err);
 
 #endif

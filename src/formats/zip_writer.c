@@ -104,7 +104,7 @@ bool zip_writer_add(struct zip_writer *writer, const char *name, const void *dat
     pieces[1] = (struct iovec){(void *)(uintptr_t)data, size};
     writer->offset += used + size;
     writer->count++;
-    return file_write(writer->fd, pieces, 2, err);
+    return file_write_pieces(writer->fd, pieces, 2, err);
 }
 
 bool zip_writer_finish(struct zip_writer *writer, struct err *err)
@@ -130,5 +130,5 @@ bool zip_writer_finish(struct zip_writer *writer, struct err *err)
     put_u16(end + 10, writer->count < UINT16_MAX ? (uint16_t)writer->count : UINT16_MAX);
     put_u32(end + 12, clamp_u32(directory->size));
     put_u32(end + 16, clamp_u32(writer->offset));
-    return file_write(writer->fd, pieces, 4, err);
+    return file_write_pieces(writer->fd, pieces, 4, err);
 }

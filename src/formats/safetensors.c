@@ -275,7 +275,7 @@ static bool write_all(int fd, const struct named_tensor *const *tensors, size_t 
         pieces[1] = (struct iovec){header.data, header.size};
         for (size_t i = 0; i < count; i++)
             pieces[i + 2] = (struct iovec){(void *)(uintptr_t)tensors[i]->data, tensor_bytes(tensors[i])};
-        ok = file_write(fd, pieces, (int)count + 2, err);
+        ok = file_write_pieces(fd, pieces, (int)count + 2, err);
     }
     buf_release(&header);
     free(pieces);

@@ -167,7 +167,7 @@ static bool write_content(int fd, const void *arg, struct err *err)
     buf_init(&text, TEXT_MAX);
     ok = model_cfg_print(arg, &text, err);
     piece = (struct iovec){text.data, text.size};
-    ok = ok && file_write(fd, &piece, 1, err);
+    ok = ok && file_write_pieces(fd, &piece, 1, err);
     buf_release(&text);
     return ok;
 }

@@ -78,6 +78,25 @@ static void report(json_t *faults, const struct field *field, const char *where,
     json_decref(ctx);
 }
 
+/* The wrong items of a list after the first wrong one. */
+static void report_items(json_t *faults, const struct field *field, const char *where, const json_t *list, size_t first)
+{
+    enum { MOST = 100 };
+    struct fault fault = {.kind = FAULT_string_type};
+    int reported = 1;
+
+    if (first == SIZE_MAX)
+        return;
+    for (size_t i = first + 1; i < json_array_size(list) && reported < MOST; i++) {
+        fault.index = i;
+        fault.input = json_array_get(list, i);
+        if (!json_is_string(fault.input)) {
+            report(faults, field, where, &fault);
+            reported++;
+        }
+    }
+}
+
 bool fields_read(const struct field_table *table, const json_t *in, const char *where, void *out, struct arena *arena,
                  json_t *faults)
 {
@@ -109,6 +128,7 @@ bool fields_read(const struct field_table *table, const json_t *in, const char *
         if (fault.no_memory)
             goto no_memory;
         report(faults, field, where, &fault);
+        report_items(faults, field, where, value, fault.index);
     }
     return json_array_size(faults) == before;
 

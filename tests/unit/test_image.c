@@ -160,11 +160,72 @@ static void test_full_disk(void **state)
     image_release(&image);
 }
 
+static void test_draw_text(void **state)
+{
+    struct image image = {300, 120, calloc(300 * 120, 3)};
+    int changed_above = 0, changed = 0;
+    struct err err = {0};
+
+    (void)state;
+    assert_true(image_draw_text(&image, "无人机 98.76%", 40, 40, 45, 0xFF0000, &err));
+    for (int i = 0; i < 300 * 120; i++) {
+        const uint8_t *p = image.rgb + 3 * (size_t)i;
+
+        assert_int_equal(p[1] | p[2], 0); /* pure red on black */
+        changed += p[0] > 0;
+        changed_above += p[0] > 0 && (i / 300 < 40 || i % 300 < 38);
+    }
+    assert_in_range(changed, 1000, 15000);
+    assert_int_equal(changed_above, 0);
+    /* partly and wholly outside, not UTF-8, empty: no harm */
+    assert_true(image_draw_text(&image, "outside", -20, 100, 45, 0xFF, &err));
+    assert_true(image_draw_text(&image, "outside", 5000, 5000, 45, 0xFF, &err));
+    assert_true(image_draw_text(&image, "\xff\xfe", 0, 0, 20, 0xFF, &err));
+    assert_true(image_draw_text(&image, "", 0, 0, 20, 0xFF, &err));
+    image_release(&image);
+}
+
+/* The heat map of any number of classes can be read back, and a strong diagonal is dark. */
+static void test_confusion(void **state)
+{
+    static const size_t sizes[] = {1, 2, 37, 100, 300};
+    char folder[] = "/tmp/rfuav-image-XXXXXX", path[64];
+    struct err err = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/confusion.png", folder);
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        size_t n = sizes[k], dark = 0;
+        int64_t *matrix = calloc(n * n, sizeof *matrix);
+        const char **names = calloc(n, sizeof *names);
+        struct image image;
+
+        assert_true(matrix && names);
+        for (size_t i = 0; i < n; i++) {
+            names[i] = i % 2 ? "无人机" : "a class with a name that is far too long to be shown in full";
+            matrix[i * n + i] = 1000;
+        }
+        assert_true(image_write_confusion_png(path, matrix, n, names, &err));
+        assert_true(image_read(path, &image, &err));
+        for (size_t i = 0; i < (size_t)image.width * (size_t)image.height; i++)
+            dark += image.rgb[3 * i] < 20 && image.rgb[3 * i + 2] > 90;
+        assert_true(dark > 500);
+        image_release(&image);
+        free(matrix);
+        free(names);
+    }
+    assert_false(image_write_confusion_png(path, NULL, 0, NULL, &err));
+    unlink(path);
+    rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_to_pillow), cmocka_unit_test(test_messages),  cmocka_unit_test(test_pixel_bound),
-        cmocka_unit_test(test_write),           cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_write),           cmocka_unit_test(test_full_disk), cmocka_unit_test(test_draw_text),
+        cmocka_unit_test(test_confusion),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,9 +13,9 @@
  * reorder into it.
  *   - Before an op's prepare its outputs are set to plain (layout NULL, bytes dense). prepare may set layout and bytes
  * of outputs that are not `fixed`. INPUT tensors are plain and fixed.
- *   - Persistent and DERIVED inputs that are not fixed yet: the first op whose prepare sets their layout decides (set
- *     layout, bytes and fixed); what nobody sets becomes plain. So a convolution picks its weight's layout, and
- *     FOLD_BATCH_NORM, prepared after the convolutions, writes the layout that it finds in its outputs.
+ *   - Persistent and DERIVED inputs that are not fixed yet: the first op that uses them decides. Its prepare may set
+ *     layout and bytes; afterwards they are fixed for all plans of the net. So a convolution picks its weight's layout,
+ *     and FOLD_BATCH_NORM, prepared after the convolutions, writes the layout that it finds in its outputs.
  *   - The gradient of a PARAM, and its MOMENTs, have the parameter's layout; they come to prepare fixed. That makes the
  *     optimizer element-wise over raw memory; padding must stay 0 in weights and gradients.
  *   - A layout may be any pointer that the backend interns for the life of its stream. */
@@ -69,15 +69,14 @@ struct backend {
     const struct kernel *kernels; /* [OP_COUNT] */
 
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
-    /* (optional; absent: 0) Scratch that the op's kernel is likely to book; tensors are plain there. */
-    size_t (*scratch_estimate)(const struct graph *graph, const struct op *op);
+    /* (optional) Sets op->scratch_bytes and bytes of outputs to what prepare is likely to choose; they come as plain
+     * sizes, STATE outputs as 0. */
+    void (*estimate)(struct graph *graph, struct op *op);
     uint64_t library_bytes;       /* resident memory of process and libraries beyond what is planned, measured */
     const char *(*version)(void); /* (optional) "oneDNN 2.6.3" */
 };
 
-/* NULL: unknown. The list is in backend.c; names are in backend_names(), NULL-terminated. A backend that this build or
- * machine can only forecast for has no stream_open. */
+/* NULL: unknown. A backend that this build can only forecast for has no stream_open. */
 const struct backend *backend_find(const char *name);
-const char *const *backend_names(void);
 
 #endif

@@ -54,6 +54,7 @@ struct tensor {
     const void *layout; /* the backend's; NULL: plain, dense row-major in `shape`. Interned by the backend for the life
                            of its stream: equal layouts are equal pointers */
     size_t bytes;       /* of that layout, padding included */
+    bool keep;          /* still readable when the run is over */
     bool fixed;         /* the layout is decided; a kernel's prepare must take it as it is */
     void *data;         /* NULL until the plan is bound to memory */
 };
@@ -77,14 +78,17 @@ struct graph {
     int op_count, op_capacity;
     int prologue_count; /* the first so many ops are the prologue: they depend on persistent tensors only */
     int slots[TENSOR_ROLE_COUNT];
+    bool training;                         /* layers behave as in training: batch statistics */
     tensor_id input, labels, logits, loss; /* NO_TENSOR where the graph has none */
-    struct arena *arena;                   /* names, lists, kernels' states */
-    char scope[256];                       /* "layer1.0.", see graph_push() */
+    const tensor_id *gradients; /* by tensor, for the tensors there were when graph_backward() ran; or NULL */
+    int gradient_count;
+    struct arena *arena; /* names, lists, kernels' states */
+    char scope[256];     /* "layer1.0.", see graph_push() */
     bool failed;
     struct err err;
 };
 
-struct graph *graph_new(void); /* NULL without memory */
+struct graph *graph_new(bool training); /* NULL without memory */
 struct graph *graph_free(struct graph *graph);
 
 /* Keeps the first failure. */
@@ -93,13 +97,14 @@ void graph_fail(struct graph *graph, enum err_kind kind, const char *fmt, ...) _
 /* Zeroed memory with the graph's life; NULL (and failed) without memory. */
 void *graph_alloc(struct graph *graph, size_t size);
 
-/* A new tensor. name: NULL or copied; PARAM and BUFFER get the scope in front. Always returns a valid id once the
- * graph has a tensor; sizes are bounded (2^40 bytes) so that products of shapes cannot overflow. */
+/* A new tensor. name: NULL or copied; PARAM and BUFFER get the scope in front. Sizes are bounded (2^40 bytes), so that
+ * products of shapes cannot overflow. On failure returns 0: tensor 0 is a scalar that stands for what could not be
+ * made, so that ids are always valid. */
 tensor_id graph_tensor(struct graph *graph, enum tensor_role role, enum dtype dtype, int rank, const int64_t *shape,
                        const char *name);
 tensor_id graph_like(struct graph *graph, enum tensor_role role, tensor_id other); /* dtype and shape of another */
 
-/* Appends an op. Lists are copied; trailing NO_TENSOR are cut. */
+/* Appends an op. Lists are copied; trailing NO_TENSOR are cut. NULL when the graph has failed. */
 struct op *graph_op(struct graph *graph, enum op_type type, const struct op_attrs *attrs, int input_count,
                     const tensor_id *inputs, int output_count, const tensor_id *outputs);
 

@@ -1,0 +1,259 @@
+/* autograd.c - see autograd.h */
+#include "engine/autograd.h"
+
+#include <string.h>
+
+/* Gradients that have arrived at a tensor and are not added up yet. */
+struct arrived {
+    tensor_id first, second;
+};
+
+struct autograd {
+    struct graph *graph;
+    struct arrived *arrived; /* by tensor */
+    bool *wanted;            /* by tensor: does a PARAM or F32 INPUT stand behind it? */
+};
+
+/* Appends the gradient ops of `op`, given dy of its output 0 (and dy2, to be added to dy, for BATCH_NORM alone). */
+typedef void backward_rule(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2);
+
+static tensor_id input(const struct op *op, int slot)
+{
+    return slot < op->input_count ? op->inputs[slot] : NO_TENSOR;
+}
+
+static tensor_id output(const struct op *op, int slot)
+{
+    return slot < op->output_count ? op->outputs[slot] : NO_TENSOR;
+}
+
+static bool wanted(const struct autograd *ad, tensor_id t)
+{
+    return t != NO_TENSOR && ad->wanted[t];
+}
+
+static tensor_id new_gradient(struct autograd *ad, tensor_id of)
+{
+    tensor_id d = graph_like(ad->graph, TENSOR_GRADIENT, of);
+
+    ad->graph->tensors[d].of = of;
+    return d;
+}
+
+/* A new gradient of t, or NO_TENSOR when nobody wants it. */
+static tensor_id gradient_if_wanted(struct autograd *ad, tensor_id t)
+{
+    return wanted(ad, t) ? new_gradient(ad, t) : NO_TENSOR;
+}
+
+/* What has arrived at t as one tensor; NO_TENSOR when nothing has. */
+static tensor_id sum_of(struct autograd *ad, tensor_id t)
+{
+    struct arrived *a = &ad->arrived[t];
+
+    if (a->second != NO_TENSOR) {
+        tensor_id sum = new_gradient(ad, t);
+
+        graph_op(ad->graph, OP_ADD, NULL, 2, (tensor_id[]){a->first, a->second}, 1, &sum);
+        *a = (struct arrived){sum, NO_TENSOR};
+    }
+    return a->first;
+}
+
+/* d arrives at t. */
+static void arrive(struct autograd *ad, tensor_id t, tensor_id d)
+{
+    struct arrived *a;
+
+    if (!wanted(ad, t) || d == NO_TENSOR)
+        return;
+    sum_of(ad, t);
+    a = &ad->arrived[t];
+    *(a->first == NO_TENSOR ? &a->first : &a->second) = d;
+}
+
+/* Output `slot` of a backward op with one output, the gradient of t. */
+static void append(struct autograd *ad, enum op_type type, const struct op *op, tensor_id a, tensor_id b, tensor_id t)
+{
+    tensor_id d = gradient_if_wanted(ad, t);
+
+    if (d == NO_TENSOR)
+        return;
+    graph_op(ad->graph, type, &op->attrs, 2, (tensor_id[]){a, b}, 1, &d);
+    arrive(ad, t, d);
+}
+
+/* CONV2D and LINEAR: gradients of data, weight and bias. */
+static void append_weighted(struct autograd *ad, enum op_type data, enum op_type weight, const struct op *op,
+                            tensor_id dy)
+{
+    tensor_id outputs[] = {gradient_if_wanted(ad, op->inputs[CONV2D_WEIGHT]),
+                           gradient_if_wanted(ad, input(op, CONV2D_BIAS))};
+
+    append(ad, data, op, dy, op->inputs[CONV2D_WEIGHT], op->inputs[CONV2D_X]);
+    if (outputs[0] == NO_TENSOR)
+        return;
+    graph_op(ad->graph, weight, &op->attrs, 2, (tensor_id[]){dy, op->inputs[CONV2D_X]}, 2, outputs);
+    arrive(ad, op->inputs[CONV2D_WEIGHT], outputs[0]);
+    arrive(ad, input(op, CONV2D_BIAS), outputs[1]);
+}
+
+static void conv2d_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append_weighted(ad, OP_CONV2D_BACKWARD_DATA, OP_CONV2D_BACKWARD_WEIGHT, op, dy);
+    arrive(ad, input(op, CONV2D_RESIDUAL), dy);
+}
+
+static void linear_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append_weighted(ad, OP_LINEAR_BACKWARD_DATA, OP_LINEAR_BACKWARD_WEIGHT, op, dy);
+}
+
+static void batch_norm_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    bool relu = op->attrs.activation != ACTIVATION_NONE;
+    tensor_id inputs[] = {
+        [BNB_DY] = dy,
+        [BNB_X] = op->inputs[BN_X],
+        [BNB_Y] = relu ? op->outputs[BN_Y] : NO_TENSOR,
+        [BNB_WEIGHT] = op->inputs[BN_WEIGHT],
+        [BNB_SAVE_MEAN] = op->outputs[BN_SAVE_MEAN],
+        [BNB_SAVE_INVSTD] = op->outputs[BN_SAVE_INVSTD],
+        [BNB_MASK] = relu ? output(op, BN_MASK) : NO_TENSOR,
+        [BNB_DY2] = dy2,
+    };
+    tensor_id outputs[] = {
+        [BNB_DX] = new_gradient(ad, op->inputs[BN_X]),
+        [BNB_DWEIGHT] = new_gradient(ad, op->inputs[BN_WEIGHT]),
+        [BNB_DBIAS] = new_gradient(ad, op->inputs[BN_BIAS]),
+        [BNB_DRESIDUAL] = gradient_if_wanted(ad, input(op, BN_RESIDUAL)),
+    };
+
+    if (!op->attrs.training)
+        graph_fail(ad->graph, ERR_BUG, "BATCH_NORM outside training has no gradient");
+    graph_op(ad->graph, OP_BATCH_NORM_BACKWARD, &op->attrs, 8, inputs, 4, outputs);
+    arrive(ad, op->inputs[BN_X], outputs[BNB_DX]);
+    arrive(ad, op->inputs[BN_WEIGHT], outputs[BNB_DWEIGHT]);
+    arrive(ad, op->inputs[BN_BIAS], outputs[BNB_DBIAS]);
+    arrive(ad, input(op, BN_RESIDUAL), outputs[BNB_DRESIDUAL]);
+}
+
+static void add_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    arrive(ad, op->inputs[0], dy);
+    arrive(ad, op->inputs[1], dy);
+}
+
+/* ACTIVATION alone: the driver has already taken dy through the activation. */
+static void activation_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    arrive(ad, op->inputs[0], dy);
+}
+
+static void max_pool_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_MAX_POOL_BACKWARD, op, dy, output(op, 1), op->inputs[0]);
+}
+
+static void global_avg_pool_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_GLOBAL_AVG_POOL_BACKWARD, op, dy, NO_TENSOR, op->inputs[0]);
+}
+
+static void cross_entropy_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy, (void)dy2; /* 1 */
+    append(ad, OP_CROSS_ENTROPY_BACKWARD, op, op->outputs[1], op->inputs[1], op->inputs[0]);
+}
+
+static backward_rule *const rules[OP_COUNT] = {
+    [OP_CONV2D] = conv2d_backward,         [OP_BATCH_NORM] = batch_norm_backward,
+    [OP_ACTIVATION] = activation_backward, [OP_ADD] = add_backward,
+    [OP_MAX_POOL] = max_pool_backward,     [OP_GLOBAL_AVG_POOL] = global_avg_pool_backward,
+    [OP_LINEAR] = linear_backward,         [OP_CROSS_ENTROPY] = cross_entropy_backward,
+};
+
+/* dy through an op's activation; BATCH_NORM_BACKWARD does that itself. */
+static tensor_id through_activation(struct autograd *ad, const struct op *op, tensor_id dy)
+{
+    tensor_id d;
+
+    if (op->attrs.activation == ACTIVATION_NONE)
+        return dy;
+    d = new_gradient(ad, op->outputs[0]);
+    graph_op(ad->graph, OP_ACTIVATION_BACKWARD, &op->attrs, 2, (tensor_id[]){dy, op->outputs[0]}, 1, &d);
+    return d;
+}
+
+static void find_wanted(struct autograd *ad)
+{
+    const struct graph *graph = ad->graph;
+
+    for (int t = 0; t < graph->tensor_count; t++) {
+        const struct tensor *tensor = &graph->tensors[t];
+
+        ad->wanted[t] = tensor->dtype == DTYPE_F32 && (tensor->role == TENSOR_PARAM || tensor->role == TENSOR_INPUT);
+    }
+    for (int i = 0; i < graph->op_count; i++) {
+        const struct op *op = &graph->ops[i];
+
+        for (int k = 0; k < op->input_count; k++)
+            if (wanted(ad, op->inputs[k]))
+                ad->wanted[op->outputs[0]] = true;
+    }
+}
+
+/* The gradients of one op's inputs, once those of its output are complete: all its readers come after it. */
+static void differentiate(struct autograd *ad, int i, tensor_id loss)
+{
+    struct op op = ad->graph->ops[i]; /* a copy: the table may move */
+    tensor_id y = op.output_count ? op.outputs[0] : NO_TENSOR, dy, dy2 = NO_TENSOR;
+
+    if (!wanted(ad, y) || (ad->arrived[y].first == NO_TENSOR && y != loss))
+        return;
+    if (!rules[op.type]) {
+        graph_fail(ad->graph, ERR_BUG, "%s has no gradient", op_info(op.type)->name);
+        return;
+    }
+    if (op.type == OP_BATCH_NORM) {
+        dy = ad->arrived[y].first;
+        dy2 = ad->arrived[y].second;
+    } else {
+        dy = through_activation(ad, &op, sum_of(ad, y));
+        op.attrs.activation = ACTIVATION_NONE;
+    }
+    rules[op.type](ad, &op, dy, dy2);
+}
+
+void graph_backward(struct graph *graph, tensor_id y, tensor_id dy)
+{
+    int tensors = graph->tensor_count, ops = graph->op_count;
+    struct autograd ad = {
+        .graph = graph,
+        .arrived = graph_alloc(graph, (size_t)tensors * sizeof *ad.arrived),
+        .wanted = graph_alloc(graph, (size_t)tensors * sizeof *ad.wanted),
+    };
+    tensor_id *gradients = graph_alloc(graph, (size_t)tensors * sizeof *gradients);
+
+    if (graph->failed)
+        return;
+    for (int t = 0; t < tensors; t++)
+        ad.arrived[t] = (struct arrived){NO_TENSOR, NO_TENSOR};
+    find_wanted(&ad);
+    ad.arrived[y].first = dy;
+    for (int i = ops - 1; i >= 0 && !graph->failed; i--)
+        differentiate(&ad, i, dy == NO_TENSOR ? y : NO_TENSOR);
+    for (int t = 0; t < tensors && !graph->failed; t++) {
+        bool leaf = graph->tensors[t].role == TENSOR_PARAM || graph->tensors[t].role == TENSOR_INPUT;
+
+        gradients[t] = wanted(&ad, t) && leaf ? sum_of(&ad, t) : NO_TENSOR;
+    }
+    graph->gradients = gradients;
+    graph->gradient_count = tensors;
+}

@@ -1,0 +1,14 @@
+/* fuse.h - graph passes that merge ops, so that a value is written once instead of three times. Every backend honours
+ * the merged forms; they change no result beyond rounding. Run before graph_backward(). */
+#ifndef RFUAV_ENGINE_FUSE_H
+#define RFUAV_ENGINE_FUSE_H
+
+#include "engine/graph.h"
+
+/* conv -> batch norm (inference)      becomes   conv with weights from a FOLD_BATCH_NORM in the prologue
+ * conv | batch norm -> add            becomes   the same op with a residual, at the place of the add
+ * conv | batch norm | add | linear -> activation   becomes   the same op with the activation
+ * each where nobody else reads the value in between. Sets graph->prologue_count. */
+void graph_fuse(struct graph *graph);
+
+#endif

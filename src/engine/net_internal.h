@@ -1,0 +1,50 @@
+/* net_internal.h - the inside of a net, for its own files and for tests that look at gradients. */
+#ifndef RFUAV_ENGINE_NET_INTERNAL_H
+#define RFUAV_ENGINE_NET_INTERNAL_H
+
+#include "engine/models/models.h"
+#include "engine/net.h"
+#include "engine/plan.h"
+
+enum { NET_PLANS = 6 }; /* plans kept: the full batch in training and evaluation, and smaller ones by last use */
+
+struct net_plan_slot {
+    struct plan *plan; /* NULL: free */
+    int n;             /* images */
+    bool training;
+    uint64_t used; /* net->clock at the last use */
+};
+
+struct net {
+    struct net_config config; /* strings are not kept: model, backend and device are NULL */
+    const struct model *model;
+    const struct backend *backend;
+    struct stream *stream;
+    struct params *params;
+    struct net_plan_slot plans[NET_PLANS];
+    uint64_t clock;
+    void *arena;
+    size_t arena_bytes;
+    struct net_memory memory;
+    bool keep_gradients; /* for tests: plans made from now on keep parameters' gradients until the run's end */
+};
+
+/* The graph for n images. Training: with loss, gradients and Adam; else as for inference, batch norm folded. NULL
+ * without memory; a failed graph carries its error. */
+struct graph *net_graph(const struct model *model, const struct net_config *config, int n, bool training);
+
+/* The plan for n images, made when there is none, its arena bound. */
+bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, struct err *err);
+
+/* Draws the initial weights from config->seed. */
+bool net_init_weights(struct net *net, struct err *err);
+
+/* Sums a plan's memory into the categories of net.h. */
+struct net_memory net_memory_of(const struct plan_memory *main, const struct plan_memory *evaluation,
+                                const struct backend *backend);
+
+/* For tests, with keep_gradients set before the first net_train(): the gradient that the last net_train() with n images
+ * computed for a parameter, plain in its torchvision shape. false: no such parameter. */
+bool net_gradient(struct net *net, int n, const char *name, float *ret, struct err *err);
+
+#endif

@@ -1,0 +1,124 @@
+/* net_memory.c - what a net will take, before there is one: for admission in the daemon. */
+#include <math.h>
+#include <stdio.h>
+
+#include "base/version.h"
+#include "engine/net_internal.h"
+
+enum { MAX_CLASSES = 1 << 20, MAX_IMAGE_SIZE = 8192, MAX_BATCH = 65536 };
+
+bool net_check(const struct net_config *config, struct err *err)
+{
+    const struct model *model = config->model ? model_find(config->model) : NULL;
+
+    if (!model)
+        return err_set(err, ERR_INVALID, "unknown model \"%s\"", config->model ? config->model : "");
+    if (!config->backend || !backend_find(config->backend))
+        return err_set(err, ERR_INVALID, "unknown backend \"%s\"; there are cpu, cuda and ref",
+                       config->backend ? config->backend : "");
+    if (config->precision != DTYPE_F32)
+        return err_set(err, ERR_INVALID, "precision %s is not possible, only F32", dtype_name(config->precision));
+    if (config->num_classes < 1 || config->num_classes > MAX_CLASSES)
+        return err_set(err, ERR_INVALID, "num_classes is %d; possible are 1 to %d", config->num_classes, MAX_CLASSES);
+    if (config->batch_size < 1 || config->batch_size > MAX_BATCH)
+        return err_set(err, ERR_INVALID, "batch_size is %d; possible are 1 to %d", config->batch_size, MAX_BATCH);
+    if (model->image_size && config->image_size != model->image_size)
+        return err_set(err, ERR_INVALID, "image_size is %d; %s takes %d only", config->image_size, model->name,
+                       model->image_size);
+    if (config->image_size < model->min_image_size || config->image_size > MAX_IMAGE_SIZE)
+        return err_set(err, ERR_INVALID, "image_size is %d; possible with %s are %d to %d", config->image_size,
+                       model->name, model->min_image_size, MAX_IMAGE_SIZE);
+    if (config->mode == NET_TRAIN && !(config->learning_rate > 0 && isfinite(config->learning_rate)))
+        return err_set(err, ERR_INVALID, "learning_rate is %g; it must be above 0", config->learning_rate);
+    return true;
+}
+
+struct net_memory net_memory_of(const struct plan_memory *main, const struct plan_memory *evaluation,
+                                const struct backend *backend)
+{
+    struct net_memory memory = {
+        .weights = main->persistent[TENSOR_PARAM] + main->persistent[TENSOR_BUFFER] + main->persistent[TENSOR_COUNTER] +
+                   main->live[TENSOR_DERIVED],
+        .gradients = main->live[TENSOR_GRADIENT],
+        .optimizer = main->persistent[TENSOR_MOMENT],
+        .activations = main->live[TENSOR_ACTIVATION] + main->live[TENSOR_STATE],
+        .workspace = main->scratch + main->gaps,
+        .inputs = main->live[TENSOR_INPUT],
+        .libraries = backend->library_bytes,
+    };
+
+    if (evaluation && evaluation->arena > main->arena) /* they share the arena */
+        memory.activations += evaluation->arena - main->arena;
+    memory.total = memory.weights + memory.gradients + memory.optimizer + memory.activations + memory.workspace +
+                   memory.inputs + memory.libraries;
+    return memory;
+}
+
+static bool forecast(const struct net_config *config, const struct backend *backend, bool training,
+                     struct plan_memory *ret, struct err *err)
+{
+    struct graph *graph = net_graph(model_find(config->model), config, config->batch_size, training);
+    bool ok;
+
+    if (!graph)
+        return err_set(err, ERR_MEMORY, "no memory for a graph");
+    ok = plan_forecast(graph, backend, ret, err);
+    graph_free(graph);
+    return ok;
+}
+
+bool net_plan(const struct net_config *config, struct net_memory *ret, struct err *err)
+{
+    bool training = config->mode == NET_TRAIN;
+    struct plan_memory main, evaluation;
+    const struct backend *backend;
+
+    if (!net_check(config, err))
+        return false;
+    backend = backend_find(config->backend);
+    if (!forecast(config, backend, training, &main, err) ||
+        (training && !forecast(config, backend, false, &evaluation, err)))
+        return false;
+    *ret = net_memory_of(&main, training ? &evaluation : NULL, backend);
+    return true;
+}
+
+/* Does a batch of n fit? */
+static bool fits(const struct net_config *config, int n, uint64_t bytes)
+{
+    struct net_config with_n = *config;
+    struct net_memory memory;
+
+    with_n.batch_size = n;
+    return net_plan(&with_n, &memory, NULL) && memory.total <= bytes;
+}
+
+int net_largest_batch(const struct net_config *config, uint64_t bytes)
+{
+    int low = 0, high = 1; /* low fits (0 always does), high does not, once found */
+
+    while (high <= MAX_BATCH && fits(config, high, bytes)) {
+        low = high;
+        high *= 2;
+    }
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+
+        if (fits(config, middle, bytes))
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const char *net_version(void)
+{
+    static char text[96];
+    const struct backend *cpu = backend_find("cpu");
+
+    if (!text[0])
+        snprintf(text, sizeof text, "rfuav %s%s%s", RFUAV_VERSION, cpu->version ? ", " : "",
+                 cpu->version ? cpu->version() : "");
+    return text;
+}

@@ -1,0 +1,231 @@
+/* net_weights.c - a net's parameters: initial values, and in and out as a state_dict. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "engine/net_internal.h"
+
+/* The next parameter or buffer of a graph from tensor *t on, in torchvision's order; NULL at the end. */
+static const struct tensor *next_weight(const struct graph *graph, tensor_id *t)
+{
+    while (*t < graph->tensor_count) {
+        const struct tensor *tensor = &graph->tensors[(*t)++];
+
+        if (tensor->role == TENSOR_PARAM || tensor->role == TENSOR_BUFFER)
+            return tensor;
+    }
+    return NULL;
+}
+
+/* A plan that is there, for its table of parameters. */
+static const struct graph *any_graph(const struct net *net)
+{
+    for (int i = 0; i < NET_PLANS; i++)
+        if (net->plans[i].plan)
+            return plan_graph(net->plans[i].plan);
+    return NULL;
+}
+
+/* Host memory for the largest tensor of a graph; NULL without memory. */
+static void *host_buffer(const struct graph *graph, struct err *err)
+{
+    size_t most = 8;
+    void *buffer;
+
+    for (int t = 0; t < graph->tensor_count; t++)
+        if (tensor_is_persistent(graph->tensors[t].role) && tensor_plain_bytes(&graph->tensors[t]) > most)
+            most = tensor_plain_bytes(&graph->tensors[t]);
+    buffer = malloc(most);
+    if (!buffer)
+        err_set(err, ERR_MEMORY, "no memory for %zu bytes of weights", most);
+    return buffer;
+}
+
+/* Draws initial values: of parameter k from stream k of the seed, whatever else the model has. */
+static void draw(const struct tensor *tensor, uint64_t seed, void *data)
+{
+    int64_t count = tensor_elements(tensor);
+    struct random random;
+    float *values = data;
+
+    random_init(&random, seed, (uint64_t)tensor->slot);
+    if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32) {
+        memset(data, 0, tensor_plain_bytes(tensor));
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        if (tensor->init.kind == INIT_NORMAL)
+            values[i] = (float)(tensor->init.scale * random_normal(&random));
+        else if (tensor->init.kind == INIT_UNIFORM)
+            values[i] = (float)(tensor->init.scale * (2 * random_uniform(&random) - 1));
+        else
+            values[i] = 1;
+    }
+}
+
+bool net_init_weights(struct net *net, struct err *err)
+{
+    const struct graph *graph = any_graph(net);
+    void *buffer = host_buffer(graph, err);
+    const struct tensor *tensor;
+    tensor_id t = 0;
+    bool ok = buffer;
+
+    while (ok && (tensor = next_weight(graph, &t))) {
+        draw(tensor, net->config.seed, buffer);
+        ok = net->backend->write(net->stream, tensor, buffer, err);
+    }
+    free(buffer);
+    return ok;
+}
+
+/* Optimizer moments and step count begin anew. */
+static bool reset_optimizer(struct net *net, const struct graph *graph, void *buffer, struct err *err)
+{
+    for (int t = 0; t < graph->tensor_count; t++) {
+        const struct tensor *tensor = &graph->tensors[t];
+
+        if (tensor->role != TENSOR_MOMENT && (tensor->role != TENSOR_COUNTER || tensor->dtype != DTYPE_I64))
+            continue;
+        memset(buffer, 0, tensor_plain_bytes(tensor));
+        if (!net->backend->write(net->stream, tensor, buffer, err))
+            return false;
+    }
+    return true;
+}
+
+static bool is_head(const struct net *net, const struct tensor *tensor)
+{
+    size_t length = strlen(net->model->head);
+
+    return strncmp(tensor->name, net->model->head, length) == 0 && tensor->name[length] == '.';
+}
+
+static bool same_shape(const struct tensor *tensor, const struct named_tensor *named)
+{
+    return tensor->rank == named->rank &&
+           memcmp(tensor->shape, named->shape, (size_t)tensor->rank * sizeof *tensor->shape) == 0;
+}
+
+/* Files from before 2018 have no num_batches_tracked; PyTorch takes them, counting from 0. */
+static bool may_be_missing(const struct tensor *tensor)
+{
+    return tensor->role == TENSOR_BUFFER && tensor->dtype == DTYPE_I64;
+}
+
+static void shape_text(char *text, size_t size, int rank, const int64_t *shape)
+{
+    size_t length = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < rank && length < size; i++)
+        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? "x" : "", (long long)shape[i]);
+}
+
+/* The dictionary's tensor for one of ours; NULL for one that is left as it is. false: it does not fit. */
+static bool match(const struct net *net, const struct tensor *tensor, const struct state_dict *dict, bool skip_head,
+                  const struct named_tensor **ret, bool *skipped, struct err *err)
+{
+    const struct named_tensor *named = state_dict_find(dict, tensor->name);
+    char have[128], want[128];
+
+    *ret = NULL;
+    if (!named && may_be_missing(tensor))
+        return true;
+    if (!named)
+        return err_set(err, ERR_INVALID, "the weights have no %s: they are not a %s", tensor->name, net->model->name);
+    if (!same_shape(tensor, named)) {
+        if (skip_head && is_head(net, tensor)) {
+            *skipped = true;
+            return true;
+        }
+        shape_text(have, sizeof have, named->rank, named->shape);
+        shape_text(want, sizeof want, tensor->rank, tensor->shape);
+        return err_set(err, ERR_INVALID, "%s has shape %s in the weights, %s in this %s%s", tensor->name, have, want,
+                       net->model->name, is_head(net, tensor) ? " (another number of classes)" : "");
+    }
+    *ret = named;
+    return true;
+}
+
+/* Is there a tensor of ours for every one in the dictionary? */
+static bool check_extra(const struct net *net, const struct graph *graph, const struct state_dict *dict,
+                        struct err *err)
+{
+    struct state_dict *names = state_dict_new();
+    const struct tensor *tensor;
+    bool ok = names;
+    tensor_id t = 0;
+
+    while (ok && (tensor = next_weight(graph, &t)))
+        ok = state_dict_add(names, tensor->name, DTYPE_U8, 0, NULL, err);
+    for (size_t i = 0; ok && i < state_dict_count(dict); i++)
+        if (!state_dict_find(names, state_dict_at(dict, i)->name))
+            ok = err_set(err, ERR_INVALID, "the weights have %s, which a %s does not have",
+                         state_dict_at(dict, i)->name, net->model->name);
+    if (!names)
+        err_set(err, ERR_MEMORY, "no memory for a table of names");
+    state_dict_free(names);
+    return ok;
+}
+
+static bool write_weight(struct net *net, const struct tensor *tensor, const struct named_tensor *named, void *buffer,
+                         struct err *err)
+{
+    if (tensor->dtype == DTYPE_I64)
+        named_tensor_to_i64(named, buffer);
+    else
+        named_tensor_to_f32(named, buffer);
+    return net->backend->write(net->stream, tensor, buffer, err);
+}
+
+bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bool *skipped, struct err *err)
+{
+    const struct graph *graph = any_graph(net);
+    const struct named_tensor *named;
+    const struct tensor *tensor;
+    bool ok = true, left = false;
+    void *buffer;
+
+    for (tensor_id t = 0; (tensor = next_weight(graph, &t));) /* all of it, before anything changes */
+        if (!match(net, tensor, dict, skip_head, &named, &left, err))
+            return false;
+    if (!check_extra(net, graph, dict, err))
+        return false;
+    buffer = host_buffer(graph, err);
+    if (!buffer)
+        return false;
+    for (tensor_id t = 0; ok && (tensor = next_weight(graph, &t));) {
+        match(net, tensor, dict, skip_head, &named, &left, NULL);
+        if (named && !(left && is_head(net, tensor)))
+            ok = write_weight(net, tensor, named, buffer, err);
+    }
+    ok = ok && reset_optimizer(net, graph, buffer, err);
+    params_set_derived_valid(net->params, false);
+    free(buffer);
+    if (ok && skipped)
+        *skipped = left;
+    return ok;
+}
+
+bool net_save(struct net *net, struct state_dict **ret, struct err *err)
+{
+    const struct graph *graph = any_graph(net);
+    struct state_dict *dict = state_dict_new();
+    const struct tensor *tensor;
+    tensor_id t = 0;
+
+    if (!dict)
+        return err_set(err, ERR_MEMORY, "no memory for a dictionary of weights");
+    while ((tensor = next_weight(graph, &t))) {
+        void *data = state_dict_add(dict, tensor->name, tensor->dtype, tensor->rank, tensor->shape, err);
+
+        if (!data || !net->backend->read(net->stream, tensor, data, err)) {
+            state_dict_free(dict);
+            return false;
+        }
+    }
+    *ret = dict;
+    return true;
+}

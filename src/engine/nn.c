@@ -1,0 +1,214 @@
+/* nn.c - see nn.h */
+#include "engine/nn.h"
+
+#include <math.h>
+
+#define COUNT(list) (int)(sizeof(list) / sizeof *(list))
+
+static tensor_id param(struct graph *graph, const char *name, int rank, const int64_t *shape, enum init_kind kind,
+                       double scale)
+{
+    tensor_id id = graph_tensor(graph, TENSOR_PARAM, DTYPE_F32, rank, shape, name);
+
+    graph->tensors[id].init = (struct init){kind, scale};
+    return id;
+}
+
+static tensor_id buffer(struct graph *graph, const char *name, enum dtype dtype, int rank, const int64_t *shape,
+                        enum init_kind kind)
+{
+    tensor_id id = graph_tensor(graph, TENSOR_BUFFER, dtype, rank, shape, name);
+
+    graph->tensors[id].init = (struct init){kind, 0};
+    return id;
+}
+
+/* An op with one output of x's shape. */
+static tensor_id elementwise(struct graph *graph, enum op_type type, const struct op_attrs *attrs, int input_count,
+                             const tensor_id *inputs)
+{
+    tensor_id y = graph_like(graph, TENSOR_ACTIVATION, inputs[0]);
+
+    graph_op(graph, type, attrs, input_count, inputs, 1, &y);
+    return y;
+}
+
+/* Is x of this rank? Otherwise the graph has failed. */
+static bool has_rank(struct graph *graph, const char *what, tensor_id x, int rank)
+{
+    if (graph->tensors[x].rank == rank)
+        return true;
+    graph_fail(graph, ERR_BUG, "%s%s: input has %d dimensions, not %d", graph->scope, what, graph->tensors[x].rank,
+               rank);
+    return false;
+}
+
+tensor_id nn_image(struct graph *graph, tensor_id x)
+{
+    struct tensor image = graph->tensors[x];
+    tensor_id y = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, image.rank, image.shape, NULL);
+
+    graph_op(graph, OP_IMAGE, NULL, 1, &x, 1, &y);
+    return y;
+}
+
+/* The output's height or width of a sliding window; below 1 when the input is too small. */
+static int64_t windows(const struct op_attrs *attrs, int64_t size, int axis)
+{
+    int64_t span = size + 2 * attrs->padding[axis] - attrs->kernel[axis];
+
+    return span < 0 ? 0 : span / attrs->stride[axis] + 1;
+}
+
+static tensor_id window_output(struct graph *graph, const struct op_attrs *attrs, tensor_id x, int64_t channels)
+{
+    const struct tensor *in = &graph->tensors[x];
+
+    return graph_tensor(
+        graph, TENSOR_ACTIVATION, in->dtype, 4,
+        (int64_t[]){in->shape[0], windows(attrs, in->shape[1], 0), windows(attrs, in->shape[2], 1), channels}, NULL);
+}
+
+tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x, tensor_id weight, tensor_id bias,
+                       tensor_id residual)
+{
+    tensor_id inputs[] = {x, weight, bias, residual}, y;
+
+    if (!has_rank(graph, "convolution", x, 4))
+        return 0;
+    y = window_output(graph, attrs, x, graph->tensors[weight].shape[0]);
+    graph_op(graph, OP_CONV2D, attrs, COUNT(inputs), inputs, 1, &y);
+    return y;
+}
+
+tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, int channels, int kernel, int stride,
+                    int padding)
+{
+    struct op_attrs attrs = {
+        .kernel = {kernel, kernel}, .stride = {stride, stride}, .padding = {padding, padding}, .groups = 1};
+    int64_t shape[] = {channels, tensor_channels(&graph->tensors[x]), kernel, kernel};
+    size_t scope = graph_push(graph, "%s", name);
+    double fan_out = (double)channels * kernel * kernel;
+    tensor_id weight = param(graph, "weight", 4, shape, INIT_NORMAL, sqrt(2 / fan_out));
+    tensor_id y = nn_conv2d_op(graph, &attrs, x, weight, NO_TENSOR, NO_TENSOR);
+
+    graph_pop(graph, scope);
+    return y;
+}
+
+tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x)
+{
+    struct op_attrs attrs = {.training = graph->training, .eps = 1e-5f, .momentum = 0.1f};
+    const int64_t shape[] = {tensor_channels(&graph->tensors[x])};
+    size_t scope = graph_push(graph, "%s", name);
+    tensor_id inputs[] = {
+        [BN_X] = x,
+        [BN_WEIGHT] = param(graph, "weight", 1, shape, INIT_ONE, 0),
+        [BN_BIAS] = param(graph, "bias", 1, shape, INIT_ZERO, 0),
+        [BN_RUNNING_MEAN] = buffer(graph, "running_mean", DTYPE_F32, 1, shape, INIT_ZERO),
+        [BN_RUNNING_VAR] = buffer(graph, "running_var", DTYPE_F32, 1, shape, INIT_ONE),
+        [BN_BATCHES] = buffer(graph, "num_batches_tracked", DTYPE_I64, 0, NULL, INIT_ZERO),
+    };
+    tensor_id outputs[] = {[BN_Y] = graph_like(graph, TENSOR_ACTIVATION, x),
+                           [BN_SAVE_MEAN] = NO_TENSOR,
+                           [BN_SAVE_INVSTD] = NO_TENSOR,
+                           [BN_MASK] = NO_TENSOR};
+
+    if (graph->training) {
+        outputs[BN_SAVE_MEAN] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 1, shape, NULL);
+        outputs[BN_SAVE_INVSTD] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 1, shape, NULL);
+        outputs[BN_MASK] = graph_like(graph, TENSOR_STATE, x);
+    }
+    graph_op(graph, OP_BATCH_NORM, &attrs, COUNT(inputs), inputs, COUNT(outputs), outputs);
+    graph_pop(graph, scope);
+    return outputs[BN_Y];
+}
+
+tensor_id nn_relu(struct graph *graph, tensor_id x)
+{
+    return elementwise(graph, OP_ACTIVATION, &(struct op_attrs){.activation = ACTIVATION_RELU}, 1, &x);
+}
+
+tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b)
+{
+    if (!tensor_same_shape(&graph->tensors[a], &graph->tensors[b]))
+        graph_fail(graph, ERR_BUG, "%sadd: shapes differ", graph->scope);
+    return elementwise(graph, OP_ADD, NULL, 2, (tensor_id[]){a, b});
+}
+
+tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x)
+{
+    tensor_id outputs[2] = {0, NO_TENSOR};
+
+    if (!has_rank(graph, "max pool", x, 4))
+        return 0;
+    outputs[0] = window_output(graph, attrs, x, tensor_channels(&graph->tensors[x]));
+    if (graph->training)
+        outputs[1] = graph_like(graph, TENSOR_STATE, outputs[0]);
+    graph_op(graph, OP_MAX_POOL, attrs, 1, &x, COUNT(outputs), outputs);
+    return outputs[0];
+}
+
+tensor_id nn_max_pool(struct graph *graph, tensor_id x, int kernel, int stride, int padding)
+{
+    struct op_attrs attrs = {.kernel = {kernel, kernel}, .stride = {stride, stride}, .padding = {padding, padding}};
+
+    return nn_max_pool_op(graph, &attrs, x);
+}
+
+tensor_id nn_global_avg_pool(struct graph *graph, tensor_id x)
+{
+    struct tensor in = graph->tensors[x];
+    tensor_id y;
+
+    if (!has_rank(graph, "global average pool", x, 4))
+        return 0;
+    y = graph_tensor(graph, TENSOR_ACTIVATION, in.dtype, 2, (int64_t[]){in.shape[0], in.shape[3]}, NULL);
+    graph_op(graph, OP_GLOBAL_AVG_POOL, NULL, 1, &x, 1, &y);
+    return y;
+}
+
+tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias)
+{
+    struct tensor out = graph->tensors[x];
+    tensor_id inputs[] = {x, weight, bias}, y;
+
+    if (out.rank < 1 || graph->tensors[weight].rank != 2 ||
+        out.shape[out.rank - 1] != graph->tensors[weight].shape[1]) {
+        graph_fail(graph, ERR_BUG, "%slinear: input and weight do not match", graph->scope);
+        return 0;
+    }
+    out.shape[out.rank - 1] = graph->tensors[weight].shape[0];
+    y = graph_tensor(graph, TENSOR_ACTIVATION, out.dtype, out.rank, out.shape, NULL);
+    graph_op(graph, OP_LINEAR, NULL, COUNT(inputs), inputs, 1, &y);
+    return y;
+}
+
+tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, int features)
+{
+    int64_t in = tensor_channels(&graph->tensors[x]);
+    size_t scope = graph_push(graph, "%s", name);
+    double bound = 1 / sqrt((double)in);
+    tensor_id weight = param(graph, "weight", 2, (int64_t[]){features, in}, INIT_UNIFORM, bound);
+    tensor_id bias = param(graph, "bias", 1, (int64_t[]){features}, INIT_UNIFORM, bound);
+    tensor_id y = nn_linear_op(graph, x, weight, bias);
+
+    graph_pop(graph, scope);
+    return y;
+}
+
+tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits)
+{
+    int64_t n = graph->tensors[logits].shape[0];
+    tensor_id labels = graph_tensor(graph, TENSOR_INPUT, DTYPE_I32, 1, &n, "labels");
+    tensor_id stats = graph_tensor(graph, TENSOR_COUNTER, DTYPE_F64, 1, (int64_t[]){4}, "stats");
+    tensor_id inputs[] = {logits, labels, stats};
+    tensor_id outputs[] = {graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 0, NULL, "loss"),
+                           graph_like(graph, TENSOR_ACTIVATION, logits)};
+
+    graph_op(graph, OP_CROSS_ENTROPY, NULL, COUNT(inputs), inputs, COUNT(outputs), outputs);
+    graph->labels = labels;
+    graph->logits = logits;
+    graph->loss = outputs[0];
+    return outputs[0];
+}

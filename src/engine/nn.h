@@ -1,0 +1,36 @@
+/* nn.h - layers as model files use them, after torch.nn: each makes its parameters, named by scope and `name`, with
+ * torchvision's initial distribution, appends its op and returns the output. Shapes are checked; failures are kept in
+ * the graph (graph.h). */
+#ifndef RFUAV_ENGINE_NN_H
+#define RFUAV_ENGINE_NN_H
+
+#include "engine/graph.h"
+
+/* (N,H,W,3) bytes -> (N,H,W,3) in [0,1]. */
+tensor_id nn_image(struct graph *graph, tensor_id x);
+
+/* Square kernel, no bias; weight kaiming normal, fan out. x (N,H,W,C) -> (N,OH,OW,channels). */
+tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, int channels, int kernel, int stride,
+                    int padding);
+
+/* eps 1e-5, momentum 0.1; weight 1, bias 0. In a training graph with the batch's statistics. */
+tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x);
+
+tensor_id nn_relu(struct graph *graph, tensor_id x);
+tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b);
+tensor_id nn_max_pool(struct graph *graph, tensor_id x, int kernel, int stride, int padding);
+tensor_id nn_global_avg_pool(struct graph *graph, tensor_id x); /* (N,H,W,C) -> (N,C) */
+
+/* weight and bias uniform in ±1/sqrt(in). x (…,in) -> (…,features). */
+tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, int features);
+
+/* The mean loss of a batch; sets graph->logits, labels and loss, and sums into the COUNTER `stats` (op.h). */
+tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits);
+
+/* The ops alone, over tensors that exist, with any attributes. */
+tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x, tensor_id weight, tensor_id bias,
+                       tensor_id residual);
+tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x);
+tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias);
+
+#endif

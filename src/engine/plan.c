@@ -1,0 +1,235 @@
+/* plan.c - see plan.h */
+#include "engine/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct plan {
+    struct graph *graph;
+    const struct backend *backend;
+    struct stream *stream;
+    struct params *params;
+    struct placement placement;
+};
+
+/* Everything is plain until a kernel's prepare says otherwise; STATE tensors are nothing. */
+static void make_plain(struct graph *graph)
+{
+    for (int t = 0; t < graph->tensor_count; t++) {
+        struct tensor *tensor = &graph->tensors[t];
+
+        tensor->bytes = tensor->role == TENSOR_STATE ? 0 : tensor_plain_bytes(tensor);
+        tensor->fixed = tensor->role == TENSOR_INPUT;
+    }
+}
+
+/* Sets the layouts that follow another tensor's, before the op's prepare sees them. */
+static void before_prepare(struct graph *graph, const struct op *op)
+{
+    for (int i = 0; i < op->input_count; i++) {
+        struct tensor *tensor = op_input(graph, op, i);
+
+        if (tensor && tensor->role == TENSOR_MOMENT && !tensor->fixed) {
+            tensor->layout = graph->tensors[tensor->of].layout;
+            tensor->bytes = graph->tensors[tensor->of].bytes;
+            tensor->fixed = true;
+        }
+    }
+    for (int i = 0; i < op->output_count; i++) {
+        struct tensor *tensor = op_output(graph, op, i);
+        const struct tensor *of = tensor && tensor->of != NO_TENSOR ? &graph->tensors[tensor->of] : NULL;
+
+        if (of && !tensor->fixed && tensor->role == TENSOR_GRADIENT && of->role == TENSOR_PARAM) {
+            tensor->layout = of->layout;
+            tensor->bytes = of->bytes;
+            tensor->fixed = true;
+        }
+    }
+}
+
+/* What the op's prepare has left open is decided now. */
+static void after_prepare(struct graph *graph, const struct op *op)
+{
+    for (int i = 0; i < op->input_count; i++)
+        if (op_input(graph, op, i))
+            op_input(graph, op, i)->fixed = true;
+    for (int i = 0; i < op->output_count; i++)
+        if (op_output(graph, op, i))
+            op_output(graph, op, i)->fixed = true;
+}
+
+static bool prepare_op(struct plan *plan, struct op *op, struct err *err)
+{
+    const struct kernel *kernel = &plan->backend->kernels[op->type];
+
+    before_prepare(plan->graph, op);
+    if (!kernel->run)
+        return err_set(err, ERR_BUG, "backend %s has no %s", plan->backend->name, op_info(op->type)->name);
+    if (kernel->prepare && !kernel->prepare(plan->stream, plan->graph, op, err))
+        return err_prefix(err, "%s", op_info(op->type)->name);
+    after_prepare(plan->graph, op);
+    return true;
+}
+
+/* Appends a REORDER of t to plain and returns its output. */
+static tensor_id reorder_to_plain(struct plan *plan, tensor_id t, struct err *err)
+{
+    struct graph *graph = plan->graph;
+    tensor_id y = graph_like(graph, graph->tensors[t].role, t);
+    struct op *op;
+
+    graph->tensors[y].bytes = tensor_plain_bytes(&graph->tensors[y]);
+    op = graph_op(graph, OP_REORDER, NULL, 1, &t, 1, &y);
+    return op && prepare_op(plan, op, err) ? y : NO_TENSOR;
+}
+
+/* Moves one op to the end of the new list and prepares it there, REORDERs first where its kernel wants plain inputs. */
+static bool append_prepared(struct plan *plan, const struct op *source, struct err *err)
+{
+    struct graph *graph = plan->graph;
+    struct op *op;
+
+    for (int i = 0; plan->backend->kernels[source->type].plain && i < source->input_count; i++) {
+        const struct tensor *tensor = op_input(graph, source, i);
+
+        if (!tensor || !tensor->layout || (tensor->role != TENSOR_ACTIVATION && tensor->role != TENSOR_GRADIENT))
+            continue;
+        source->inputs[i] = reorder_to_plain(plan, source->inputs[i], err);
+        if (source->inputs[i] == NO_TENSOR)
+            return false;
+    }
+    op = graph_op(graph, source->type, &source->attrs, source->input_count, source->inputs, source->output_count,
+                  source->outputs);
+    return op && prepare_op(plan, op, err);
+}
+
+/* Prepares all ops, the prologue last (so that layouts of DERIVED tensors are their readers' choice), then puts the
+ * prologue back in front. */
+static bool prepare_all(struct plan *plan, struct err *err)
+{
+    struct graph *graph = plan->graph;
+    struct op *source = graph->ops, *rotated;
+    int count = graph->op_count, prologue = graph->prologue_count, main_count;
+    bool ok = true;
+
+    graph->ops = NULL;
+    graph->op_count = graph->op_capacity = 0;
+    for (int i = prologue; i < count && ok; i++)
+        ok = append_prepared(plan, &source[i], err);
+    main_count = graph->op_count;
+    for (int i = 0; i < prologue && ok; i++)
+        ok = append_prepared(plan, &source[i], err);
+    free(source);
+    if (graph->failed)
+        return err_set(err, graph->err.kind, "%s", graph->err.message);
+    if (!ok || !prologue)
+        return ok;
+    rotated = graph_alloc(graph, (size_t)graph->op_count * sizeof *rotated);
+    if (!rotated)
+        return err_set(err, ERR_MEMORY, "no memory for a plan");
+    graph->prologue_count = graph->op_count - main_count;
+    memcpy(rotated, graph->ops + main_count, (size_t)graph->prologue_count * sizeof *rotated);
+    memcpy(rotated + graph->prologue_count, graph->ops, (size_t)main_count * sizeof *rotated);
+    memcpy(graph->ops, rotated, (size_t)graph->op_count * sizeof *rotated);
+    return true;
+}
+
+bool plan_new(struct graph *graph, const struct backend *backend, struct stream *stream, struct params *params,
+              struct plan **ret, struct err *err)
+{
+    struct plan *plan = calloc(1, sizeof *plan);
+
+    if (!plan) {
+        graph_free(graph);
+        return err_set(err, ERR_MEMORY, "no memory for a plan");
+    }
+    *plan = (struct plan){.graph = graph, .backend = backend, .stream = stream, .params = params};
+    if (graph->failed) {
+        err_set(err, graph->err.kind, "%s", graph->err.message);
+        goto fail;
+    }
+    make_plain(graph);
+    params_offer(params, graph);
+    if (!prepare_all(plan, err))
+        goto fail;
+    if (!placement_make(&plan->placement, graph, backend->kernels, err) || !params_take(params, graph, err))
+        goto fail;
+    *ret = plan;
+    return true;
+fail:
+    plan_free(plan);
+    return false;
+}
+
+struct plan *plan_free(struct plan *plan)
+{
+    if (!plan)
+        return NULL;
+    for (int i = 0; i < plan->graph->op_count; i++) {
+        const struct kernel *kernel = &plan->backend->kernels[plan->graph->ops[i].type];
+
+        if (kernel->release && plan->graph->ops[i].state)
+            kernel->release(&plan->graph->ops[i]);
+    }
+    placement_release(&plan->placement);
+    graph_free(plan->graph);
+    free(plan);
+    return NULL;
+}
+
+bool plan_forecast(struct graph *graph, const struct backend *backend, struct plan_memory *ret, struct err *err)
+{
+    struct placement placement = {0};
+
+    if (graph->failed)
+        return err_set(err, graph->err.kind, "%s", graph->err.message);
+    make_plain(graph);
+    if (backend->estimate)
+        for (int i = 0; i < graph->op_count; i++)
+            backend->estimate(graph, &graph->ops[i]);
+    if (!placement_make(&placement, graph, backend->kernels, err))
+        return false;
+    *ret = placement.memory;
+    placement_release(&placement);
+    return true;
+}
+
+const struct plan_memory *plan_memory(const struct plan *plan)
+{
+    return &plan->placement.memory;
+}
+
+struct graph *plan_graph(const struct plan *plan)
+{
+    return plan->graph;
+}
+
+void plan_bind(struct plan *plan, void *arena)
+{
+    placement_bind(&plan->placement, plan->graph, arena);
+}
+
+static bool run_ops(struct plan *plan, int from, int to, struct err *err)
+{
+    for (int i = from; i < to; i++) {
+        const struct op *op = &plan->graph->ops[i];
+
+        if (!plan->backend->kernels[op->type].run(plan->stream, plan->graph, op, err))
+            return err_prefix(err, "%s", op_info(op->type)->name);
+    }
+    return true;
+}
+
+bool plan_run(struct plan *plan, struct err *err)
+{
+    const struct graph *graph = plan->graph;
+
+    if (graph->prologue_count && !params_derived_valid(plan->params)) {
+        if (!run_ops(plan, 0, graph->prologue_count, err))
+            return false;
+        params_set_derived_valid(plan->params, true);
+    } else if (!graph->prologue_count) {
+        params_set_derived_valid(plan->params, false); /* this run writes where they lie */
+    }
+    return run_ops(plan, graph->prologue_count, graph->op_count, err);
+}

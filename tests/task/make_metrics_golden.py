@@ -2,7 +2,7 @@
 """Writes tests/unit/metrics_golden.h: metrics of logits made by a formula, by the definitions of the contract and in
 the plainest way (every count by looking at every image), with PyTorch for the loss.
 
-    /usr/bin/python3 tests/task/make_metrics_golden.py > tests/unit/metrics_golden.h
+    /usr/bin/python3 tests/task/make_metrics_golden.py | clang-format > tests/unit/metrics_golden.h
 """
 import math
 

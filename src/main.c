@@ -20,6 +20,7 @@ static const struct command {
     {"delete", command_delete, "删除已结束任务的记录", "drop the record of an ended task"},
     {"devices", command_devices, "列出设备", "list the devices"},
     {"config", command_config, "显示或改变每个设备的任务上限", "show or set how many tasks a device runs"},
+    {"worker", command_worker, NULL, NULL},
     {"version", command_version, "显示版本", "show the version"},
 };
 

@@ -1,7 +1,9 @@
 /* sched.h - which waiting task starts where: pure functions of (queue, devices, limits, now), no clock, no state.
  *
- * Order is priority (1 first), then age. A task that can run is not held up by one that cannot. A task that waits for
- * memory longer than `reserve_after` has a device kept free for it, so that small ones cannot starve it. */
+ * Order is priority (1 first), then age. A task that can run is not held up by one that cannot. But a task that has
+ * waited `reserve_after` seconds and finds a slot without enough memory has the device kept free of later tasks until
+ * it starts, so that small ones cannot starve it - if it will fit there once our own tasks end: for the memory of
+ * other programs nothing is kept idle. */
 #ifndef RFUAV_SERVER_SCHED_H
 #define RFUAV_SERVER_SCHED_H
 

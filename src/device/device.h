@@ -45,7 +45,7 @@ struct host_info {
  *   {"devices":[{"name":"NVIDIA H100","uuid":"GPU-…","memory_mb":81559,"used_mb":0,"compute_capability":"9.0"}, …]}
  * Without a driver the set is empty and device_set_note() says why; only a bad device file is an error. */
 bool device_set_open(const char *file, struct device_set **ret, struct err *err);
-bool device_set_refresh(struct device_set *set, struct err *err); /* may wait for the driver: not on the event loop */
+void device_set_refresh(struct device_set *set); /* may wait for the driver: not on the event loop */
 
 /* The same in parts, for an event loop that must not wait: device_set_new() asks no driver (the set is empty but for a
  * device file's, device_set_ready() is false), device_set_sample() may run on another thread while the set is read, one
@@ -53,7 +53,11 @@ bool device_set_refresh(struct device_set *set, struct err *err); /* may wait fo
 bool device_set_new(const char *file, struct device_set **ret, struct err *err);
 void device_set_sample(struct device_set *set);
 void device_set_publish(struct device_set *set);
-bool device_set_ready(const struct device_set *set);                          /* has a sample been published? */
+bool device_set_ready(const struct device_set *set); /* has a sample been published? */
+
+/* A device of a file has no driver that knows what our tasks take there: `bytes` of it are shown as used from now on.
+ */
+void device_set_occupy(struct device_set *set, size_t i, uint64_t bytes);
 size_t device_count(const struct device_set *set);                            /* GPUs */
 const struct device_info *device_get(const struct device_set *set, size_t i); /* NULL past the last */
 const struct host_info *device_host(const struct device_set *set);

@@ -32,11 +32,13 @@ void random_init(struct random *random, uint64_t seed, uint64_t stream)
 
 uint32_t random_u32(struct random *random)
 {
-    uint64_t i = random->counter++;
+    uint64_t i = random->counter++, end = i - i % 4 + 4;
 
-    /* a resumed stream may begin inside a block */
-    if (i % 4 == 0 || (random->block[0] | random->block[1] | random->block[2] | random->block[3]) == 0)
+    /* a stream that was set to another index begins anywhere in a block */
+    if (random->block_end != end) {
         philox(random->seed, random->stream, i / 4, random->block);
+        random->block_end = end;
+    }
     return random->block[i % 4];
 }
 

@@ -9,7 +9,8 @@
 
 struct random {
     uint64_t seed, stream, counter; /* counter: the next value's index; set it to resume */
-    uint32_t block[4];              /* the block that holds value `counter - 1`, internal */
+    uint64_t block_end;             /* internal: `block` holds the four values before this index; 0: none */
+    uint32_t block[4];
 };
 
 void random_init(struct random *random, uint64_t seed, uint64_t stream);

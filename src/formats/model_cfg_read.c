@@ -1,6 +1,6 @@
 /* model_cfg_read.c - the reading half of model_cfg.h. libyaml makes a tree of at most a megabyte of text, in which an
- * alias is a reference and not a copy; only the root's keys and the class names are looked at, so that neither depth
- * nor repetition costs anything. */
+ * alias is a reference and not a copy; only the root's keys and the class names are looked at. What would cost libyaml
+ * quadratic time is bounded before. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,8 +12,9 @@
 #include "formats/source.h"
 
 enum {
-    FILE_MAX = 1 << 20, /* bytes */
-    ANCHORS_MAX = 100,  /* each alias is looked up among them */
+    FILE_MAX = 1 << 20,  /* bytes */
+    ANCHORS_MAX = 100,   /* libyaml looks each alias up among the anchors, */
+    BRACKETS_MAX = 1000, /* and each token up among the open brackets */
     CLASSES_MAX = 65536,
     IMAGE_SIZE_MAX = 16384,
     IMAGE_SIZE_DEFAULT = 224,
@@ -341,15 +342,19 @@ static bool syntax_error(const yaml_parser_t *parser, struct err *err)
 static bool parse_yaml(const char *data, size_t size, yaml_document_t *document, struct err *err)
 {
     yaml_parser_t parser;
-    size_t anchors = 0;
+    size_t anchors = 0, brackets = 0;
     bool ok;
 
     if (size > FILE_MAX)
         return err_set(err, ERR_TOO_LARGE, "has %zu bytes; at most %d are read", size, FILE_MAX);
-    for (size_t i = 0; i < size; i++)
+    for (size_t i = 0; i < size; i++) {
         anchors += data[i] == '&';
-    if (anchors > ANCHORS_MAX)
-        return err_set(err, ERR_INVALID, "has more than %d anchors (&)", ANCHORS_MAX);
+        brackets += data[i] == '[' || data[i] == '{';
+    }
+    if (anchors > ANCHORS_MAX || brackets > BRACKETS_MAX)
+        return err_set(err, ERR_INVALID, "has more than %d %s; no model configuration has",
+                       anchors > ANCHORS_MAX ? ANCHORS_MAX : BRACKETS_MAX,
+                       anchors > ANCHORS_MAX ? "anchors (&)" : "brackets ([ or {)");
     if (!yaml_parser_initialize(&parser))
         return err_set(err, ERR_MEMORY, "no memory to read it");
     yaml_parser_set_input_string(&parser, (const unsigned char *)data, size);

@@ -42,13 +42,13 @@ static struct pickle_value *call_dict(const struct pickle_value *const *args, st
     return dict ? dict : out_of_memory(err);
 }
 
-/* torch.Size((2, 3)): stays the tuple. */
-static struct pickle_value *call_size(const struct pickle_value *const *args, struct arena *arena, struct err *err)
+/* torch.Size((2, 3)), set([2, 3]): stays the tuple, the list. */
+static struct pickle_value *call_items(const struct pickle_value *const *args, struct arena *arena, struct err *err)
 {
     (void)arena;
     if (args[0]->type == PICKLE_TUPLE || args[0]->type == PICKLE_LIST)
         return (struct pickle_value *)(uintptr_t)args[0];
-    err_set(err, ERR_INVALID, "data.pkl: torch.Size of %s", pickle_type_text(args[0]->type));
+    err_set(err, ERR_INVALID, "data.pkl: a collection made of %s", pickle_type_text(args[0]->type));
     return NULL;
 }
 
@@ -152,9 +152,11 @@ static const struct torch_class classes[] = {
     CALL("torch._utils", "_rebuild_tensor_v3", 7, 8, call_rebuild_v3),
     CALL("torch._utils", "_rebuild_parameter", 1, 3, call_parameter),
     CALL("torch.nn.parameter", "Parameter", 1, 2, call_parameter),
-    CALL("torch", "Size", 1, 1, call_size),
+    CALL("torch", "Size", 1, 1, call_items),
     CALL("collections", "OrderedDict", 0, 1, call_dict),
     CALL("collections", "Counter", 0, 1, call_dict), /* in the state of learning rate schedulers */
+    CALL("__builtin__", "set", 1, 1, call_items),    /* sets as protocols 2 and 3 write them */
+    CALL("builtins", "set", 1, 1, call_items),
     STORAGE("Float", F32),
     STORAGE("Double", F64),
     STORAGE("Half", F16),

@@ -139,11 +139,10 @@ static size_t read_central(const unsigned char *p, size_t left, struct arena *ar
         err_set(err, ERR_INVALID, "entry %s has a damaged ZIP64 field", name);
         return 0;
     }
-    if (get_u16(p + 8) & FLAG_ENCRYPTED || get_u16(p + 10) != 0 || stored_size != ret->size) {
-        err_set(err, ERR_INVALID, "entry %s is %s, but torch.save stores entries as they are; repack with zip -0", name,
-                get_u16(p + 8) & FLAG_ENCRYPTED ? "encrypted" : "compressed");
-        return 0;
-    }
+    if (get_u16(p + 8) & FLAG_ENCRYPTED)
+        ret->obstacle = "encrypted";
+    else if (get_u16(p + 10) != 0 || stored_size != ret->size)
+        ret->obstacle = "compressed";
     return total;
 }
 
@@ -195,6 +194,10 @@ bool zipfile_read(const struct zipfile *zip, const struct zip_entry *entry, void
     uint64_t start;
     uint32_t crc;
 
+    if (entry->obstacle)
+        return err_set(err, ERR_INVALID,
+                       "entry %s is %s, but torch.save stores entries as they are; repack with zip -0", entry->name,
+                       entry->obstacle);
     if (!source_read(zip->source, entry->local_offset, sizeof local, local, err))
         return err_prefix(err, "entry %s", entry->name);
     if (get_u32(local) != 0x04034B50)

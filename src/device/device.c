@@ -181,6 +181,11 @@ bool device_set_ready(const struct device_set *set)
     return set->ready;
 }
 
+const char *device_backend(const struct device_info *device)
+{
+    return device->fake ? "cpu" : "cuda";
+}
+
 size_t device_count(const struct device_set *set)
 {
     return set->shown.count;

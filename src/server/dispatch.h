@@ -24,6 +24,8 @@ struct dispatch_options {
     struct monitor *monitor;
     const char *program;                                  /* the worker's executable; NULL: this one */
     const char *weights_folder;                           /* for the worker; NULL: none */
+    int64_t threads;                                      /* a task may use; 0: all */
+    uint64_t cache_bytes;                                 /* of decoded images a task; 0: the worker's choice */
     int64_t queue_size;                                   /* most tasks waiting at a time */
     int64_t limit_gpu[SLOT_KINDS], limit_cpu[SLOT_KINDS]; /* until changed at run time */
     double reserve_after;                                 /* seconds; 0: 60 */
@@ -31,6 +33,9 @@ struct dispatch_options {
 
 /* Takes up what an earlier run left: waiting tasks wait on, running ones are queued again. */
 bool dispatch_open(const struct dispatch_options *options, struct dispatch **ret, struct err *err);
+
+/* To be called after each sample of the monitor. */
+void dispatch_devices_changed(struct dispatch *dispatch);
 
 /* Stops all workers (their tasks are queued again at the next start) and calls done(arg) when they are gone, within
  * 4 s; then dispatch_free(). */

@@ -17,7 +17,7 @@ bool monitor_open(uv_loop_t *loop, const char *file, void (*changed)(void *arg),
                   struct err *err);
 
 /* The latest sample. Without GPUs until the driver has answered for the first time: see monitor_ready(). */
-const struct device_set *monitor_devices(struct monitor *monitor);
+struct device_set *monitor_devices(struct monitor *monitor);
 
 /* Has the driver answered? Until then no device may be refused: answer 503. At most a second or so after the start. */
 bool monitor_ready(const struct monitor *monitor);

@@ -215,8 +215,7 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
             limit += devices[d].limit[task->slot];
         }
     }
-    buf_printf(out, "%s: %s %lld/%lld", name, slot_name(task->slot), (long long)used,
-               (long long)limit);
+    buf_printf(out, "%s: %s %lld/%lld", name, slot_name(task->slot), (long long)used, (long long)limit);
     if (verdict->holder)
         buf_printf(out, ", %s", verdict->holder);
 }

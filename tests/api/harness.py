@@ -117,8 +117,10 @@ def device_file(count, memory_mb=24576, used_mb=0):
 class Daemon:
     """A running `rfuav serve`."""
 
-    def __init__(self, lang="zh", devices=None, env=None, args=(), folder=None, start=True):
+    def __init__(self, lang="zh", devices=None, env=None, args=(), folder=None, binary=BINARY,
+                 start=True):
         self.folder = folder or scratch("daemon")
+        self.binary = binary
         self.args = list(args)
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RFUAV_", "MAX_"))}
         self.env.update({"DATA_DIR": f"{self.folder}/data", "RFUAV_LANG": lang, "CUDA_VISIBLE_DEVICES": ""})
@@ -135,7 +137,7 @@ class Daemon:
     def start(self):
         self.output = open(f"{self.folder}/output.txt", "ab")
         begin = self.output.tell()
-        self.process = subprocess.Popen([BINARY, "serve", "--port", "0"] + self.args, cwd=self.folder, env=self.env,
+        self.process = subprocess.Popen([self.binary, "serve", "--port", "0"] + self.args, cwd=self.folder, env=self.env,
                                         stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
         atexit.register(self._reap)
         end = time.monotonic() + 10 * PATIENCE

@@ -48,7 +48,7 @@ OBJ      := $(SRC:%.c=$B/%.o)
 UNIT     := $(sort $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/golden/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$B/%)
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-DRIVER   := $(sort $(wildcard tests/formats/*.c))
+DRIVER   := $(sort $(wildcard tests/formats/*.c tests/bench/*.c))
 DRIVER_BIN := $(DRIVER:%.c=$B/%)
 REPLAY   := $(FUZZ:tests/fuzz/fuzz_%.c=$B/tests/fuzz/replay_%)
 
@@ -69,6 +69,12 @@ $B/%.o: %.c
 	@echo "  CC    $<"
 	@mkdir -p $(@D)
 	$Q$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# loops that the processor chooses among at run time
+ifeq ($(shell uname -m),x86_64)
+$B/src/engine/cpu/simd_avx2.o: CFLAGS += -mavx2 -mfma
+$B/src/engine/cpu/simd_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+endif
 
 $(UNIT_BIN): $B/%: $B/%.o $B/librfuav.a
 	@echo "  LINK  $@"

@@ -1,57 +1,77 @@
-/* cpu.c - see cpu.h. The rows of `ref`, until each has something better. */
+/* cpu.c - the table of the CPU backend. */
 #include "engine/cpu/cpu.h"
 
-#include <string.h>
+#include <stdio.h>
 
+#include "engine/cpu/estimate.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/stream.h"
 #include "engine/ref/ref.h"
 
-static struct kernel kernels[OP_COUNT];
+static const struct kernel kernels[OP_COUNT] = {
+    [OP_IMAGE] = {.run = cpu_image},
+    [OP_CONV2D] = {.prepare = cpu_conv2d_prepare, .run = cpu_conv2d, .release = cpu_conv2d_release},
+    [OP_CONV2D_BACKWARD_DATA] = {.prepare = cpu_conv2d_backward_data_prepare,
+                                 .run = cpu_conv2d_backward_data,
+                                 .release = cpu_conv2d_release},
+    [OP_CONV2D_BACKWARD_WEIGHT] = {.prepare = cpu_conv2d_backward_weight_prepare,
+                                   .run = cpu_conv2d_backward_weight,
+                                   .release = cpu_conv2d_release},
+    [OP_BATCH_NORM] = {.prepare = cpu_batch_norm_prepare, .run = cpu_batch_norm, .release = cpu_batch_norm_release},
+    [OP_BATCH_NORM_BACKWARD] = {.prepare = cpu_batch_norm_backward_prepare,
+                                .run = cpu_batch_norm_backward,
+                                .release = cpu_batch_norm_release},
+    [OP_ACTIVATION] = {.prepare = cpu_activation_prepare, .run = cpu_activation},
+    [OP_ACTIVATION_BACKWARD] = {.prepare = cpu_pair_prepare,
+                                .run = cpu_activation_backward,
+                                .release = cpu_pair_release},
+    [OP_ADD] = {.prepare = cpu_pair_prepare, .run = cpu_add, .release = cpu_pair_release},
+    [OP_MAX_POOL] = {.prepare = cpu_max_pool_prepare, .run = cpu_max_pool, .release = cpu_pool_release},
+    [OP_MAX_POOL_BACKWARD] = {.prepare = cpu_max_pool_backward_prepare,
+                              .run = cpu_max_pool_backward,
+                              .release = cpu_pool_release},
+    [OP_GLOBAL_AVG_POOL] = {.prepare = cpu_global_avg_pool_prepare,
+                            .run = cpu_global_avg_pool,
+                            .release = cpu_pool_release},
+    [OP_GLOBAL_AVG_POOL_BACKWARD] = {.prepare = cpu_global_avg_pool_backward_prepare,
+                                     .run = cpu_global_avg_pool_backward},
+    [OP_LINEAR] = {.prepare = cpu_linear_prepare, .run = cpu_linear, .release = cpu_linear_release, .plain = true},
+    [OP_LINEAR_BACKWARD_DATA] = {.prepare = cpu_linear_backward_data_prepare,
+                                 .run = cpu_linear_backward_data,
+                                 .release = cpu_linear_release,
+                                 .plain = true},
+    [OP_LINEAR_BACKWARD_WEIGHT] = {.prepare = cpu_linear_backward_weight_prepare,
+                                   .run = cpu_linear_backward_weight,
+                                   .release = cpu_linear_release,
+                                   .plain = true},
+    [OP_CROSS_ENTROPY] = {.run = ref_cross_entropy, .plain = true},
+    [OP_CROSS_ENTROPY_BACKWARD] = {.run = ref_cross_entropy_backward, .plain = true},
+    [OP_FOLD_BATCH_NORM] = {.prepare = cpu_fold_batch_norm_prepare,
+                            .run = cpu_fold_batch_norm,
+                            .release = cpu_fold_batch_norm_release},
+    [OP_ADAM] = {.run = cpu_adam},
+    [OP_REORDER] = {.prepare = cpu_reorder_prepare, .run = cpu_reorder, .release = cpu_reorder_release},
+};
 
-static bool stream_open(const struct stream_config *config, struct stream **ret, struct err *err)
+static const char *version(void)
 {
-    memcpy(kernels, ref_kernels, sizeof kernels);
-    return ref_backend.stream_open(config, ret, err);
-}
+    static char text[64];
+    const dnnl_version_t *v = dnnl_version();
 
-static struct stream *stream_close(struct stream *stream)
-{
-    return ref_backend.stream_close(stream);
-}
-
-static bool alloc(struct stream *stream, size_t size, void **ret, struct err *err)
-{
-    return ref_backend.alloc(stream, size, ret, err);
-}
-
-static void free_memory(struct stream *stream, void *memory)
-{
-    ref_backend.free(stream, memory);
-}
-
-static bool write_tensor(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err)
-{
-    return ref_backend.write(stream, tensor, src, err);
-}
-
-static bool read_tensor(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err)
-{
-    return ref_backend.read(stream, tensor, dst, err);
-}
-
-static void estimate(struct graph *graph, struct op *op)
-{
-    ref_backend.estimate(graph, op);
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d (%s)", v->major, v->minor, v->patch, simd_best()->name);
+    return text;
 }
 
 const struct backend cpu_backend = {
     .name = "cpu",
     .stream_open = stream_open,
     .stream_close = stream_close,
-    .alloc = alloc,
-    .free = free_memory,
-    .write = write_tensor,
-    .read = read_tensor,
+    .alloc = stream_alloc,
+    .free = stream_free,
+    .write = stream_write,
+    .read = stream_read,
     .kernels = kernels,
-    .estimate = estimate,
-    .library_bytes = 12 << 20,
+    .estimate = cpu_estimate,
+    .library_bytes = 40 << 20,
+    .version = version,
 };

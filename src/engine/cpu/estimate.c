@@ -1,0 +1,92 @@
+/* estimate.c - see estimate.h */
+#include "engine/cpu/estimate.h"
+
+#include "engine/cpu/conv.h"
+#include "engine/cpu/norm.h"
+
+/* Room for the sums of a batch norm; they are small whatever the threads. */
+enum { NORM_SUMS = 1 << 14 };
+
+/* The scratchpad of a convolution over preferred layouts, and the copy of the weight that the gradient of the input
+ * reads in another order. */
+static size_t conv_scratch(struct stream *stream, const struct conv_problem *description)
+{
+    struct conv_problem problem = *description;
+    dnnl_primitive_desc_t desc;
+    dnnl_memory_desc_t forward;
+    size_t size = 0;
+
+    activation_wanted_md(stream, problem.x, &problem.x_md);
+    activation_wanted_md(stream, problem.y, &problem.y_md);
+    weight_any_md(problem.weight, problem.attrs->groups, &problem.weight_md);
+    desc = conv_choose(stream, &problem, true);
+    if (!desc)
+        return 0;
+    size = primitive_scratchpad(desc);
+    forward = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
+    dnnl_primitive_desc_destroy(desc);
+    if (problem.pass != CONV_BACKWARD_DATA)
+        return size;
+    problem.pass = CONV_FORWARD;
+    desc = conv_choose(stream, &problem, true);
+    if (!desc)
+        return size;
+    if (!dnnl_memory_desc_equal(&forward, dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0)))
+        size += dnnl_memory_desc_get_size(&forward);
+    dnnl_primitive_desc_destroy(desc);
+    return size;
+}
+
+/* The convolution's tensors by pass: positions of x, weight and y; -1 - i: output i. */
+static bool conv_describe(struct graph *graph, struct op *op, struct conv_problem *ret)
+{
+    *ret = (struct conv_problem){.attrs = &op->attrs};
+    switch (op->type) {
+    case OP_CONV2D:
+        ret->pass = CONV_FORWARD;
+        ret->x = op_input(graph, op, CONV2D_X);
+        ret->weight = op_input(graph, op, CONV2D_WEIGHT);
+        ret->y = op_output(graph, op, 0);
+        ret->bias = op_input(graph, op, CONV2D_BIAS);
+        ret->residual = op_input(graph, op, CONV2D_RESIDUAL);
+        return true;
+    case OP_CONV2D_BACKWARD_DATA:
+        ret->pass = CONV_BACKWARD_DATA;
+        ret->y = op_input(graph, op, 0);
+        ret->weight = op_input(graph, op, 1);
+        ret->x = op_output(graph, op, 0);
+        return true;
+    case OP_CONV2D_BACKWARD_WEIGHT:
+        ret->pass = CONV_BACKWARD_WEIGHT;
+        ret->y = op_input(graph, op, 0);
+        ret->x = op_input(graph, op, 1);
+        ret->weight = op_output(graph, op, 0);
+        ret->bias = op_output(graph, op, 1);
+        return true;
+    default:
+        return false;
+    }
+}
+
+void cpu_estimate(struct graph *graph, struct op *op)
+{
+    const struct stream_config config = {0};
+    struct tensor *state;
+    struct conv_problem problem;
+    struct stream *stream;
+
+    if (conv_describe(graph, op, &problem)) {
+        if (stream_open(&config, &stream, NULL)) {
+            op->scratch_bytes = conv_scratch(stream, &problem);
+            stream_close(stream);
+        }
+    } else if (op->type == OP_BATCH_NORM || op->type == OP_BATCH_NORM_BACKWARD) {
+        op->scratch_bytes = NORM_SUMS;
+    }
+    state = op->type == OP_BATCH_NORM ? op_output(graph, op, BN_MASK) : NULL;
+    if (state && op->attrs.activation == ACTIVATION_RELU)
+        state->bytes = norm_mask_bytes(op_input(graph, op, BN_X));
+    state = op->type == OP_MAX_POOL ? op_output(graph, op, 1) : NULL;
+    if (state)
+        state->bytes = (size_t)tensor_elements(op_output(graph, op, 0)); /* a byte for each */
+}

@@ -1,0 +1,64 @@
+/* kernels.h - the CPU backend's functions: prepare, run (by the op's name alone) and release of struct kernel. */
+#ifndef RFUAV_ENGINE_CPU_KERNELS_H
+#define RFUAV_ENGINE_CPU_KERNELS_H
+
+#include "engine/backend.h"
+
+#define PREPARE(name) bool name(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+#define RUN(name)     bool name(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+#define RELEASE(name) void name(struct op *op)
+
+RUN(cpu_image);
+
+PREPARE(cpu_conv2d_prepare);
+RUN(cpu_conv2d);
+PREPARE(cpu_conv2d_backward_data_prepare);
+RUN(cpu_conv2d_backward_data);
+PREPARE(cpu_conv2d_backward_weight_prepare);
+RUN(cpu_conv2d_backward_weight);
+RELEASE(cpu_conv2d_release); /* of all three */
+
+PREPARE(cpu_batch_norm_prepare);
+RUN(cpu_batch_norm);
+PREPARE(cpu_batch_norm_backward_prepare);
+RUN(cpu_batch_norm_backward);
+RELEASE(cpu_batch_norm_release); /* of both */
+PREPARE(cpu_fold_batch_norm_prepare);
+RUN(cpu_fold_batch_norm);
+RELEASE(cpu_fold_batch_norm_release);
+
+PREPARE(cpu_activation_prepare);
+RUN(cpu_activation);
+PREPARE(cpu_pair_prepare); /* of ops whose two inputs must lie alike */
+RELEASE(cpu_pair_release);
+RUN(cpu_activation_backward);
+RUN(cpu_add);
+
+PREPARE(cpu_max_pool_prepare);
+RUN(cpu_max_pool);
+PREPARE(cpu_max_pool_backward_prepare);
+RUN(cpu_max_pool_backward);
+PREPARE(cpu_global_avg_pool_prepare);
+RUN(cpu_global_avg_pool);
+RELEASE(cpu_pool_release); /* of the three above */
+PREPARE(cpu_global_avg_pool_backward_prepare);
+RUN(cpu_global_avg_pool_backward);
+
+PREPARE(cpu_linear_prepare);
+RUN(cpu_linear);
+PREPARE(cpu_linear_backward_data_prepare);
+RUN(cpu_linear_backward_data);
+PREPARE(cpu_linear_backward_weight_prepare);
+RUN(cpu_linear_backward_weight);
+RELEASE(cpu_linear_release); /* of all three */
+
+RUN(cpu_adam);
+PREPARE(cpu_reorder_prepare);
+RUN(cpu_reorder);
+RELEASE(cpu_reorder_release);
+
+#undef PREPARE
+#undef RUN
+#undef RELEASE
+
+#endif

@@ -1,0 +1,60 @@
+/* parallel.h - OpenMP, also where the compiler has none (then everything runs in one thread).
+ * The same runtime as oneDNN's, so that there is one pool of threads. */
+#ifndef RFUAV_ENGINE_CPU_PARALLEL_H
+#define RFUAV_ENGINE_CPU_PARALLEL_H
+
+#include <stdint.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+
+#define PARALLEL_PRAGMA(x) _Pragma(#x)
+
+/* The statement after it is run by `threads` threads. */
+#define PARALLEL(threads) PARALLEL_PRAGMA(omp parallel num_threads(threads))
+
+static inline int parallel_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+static inline int parallel_threads(void)
+{
+    return omp_get_num_threads();
+}
+
+/* All threads of a PARALLEL statement wait for each other. */
+static inline void parallel_barrier(void)
+{
+#pragma omp barrier
+}
+#else
+#define PARALLEL(threads)
+
+static inline int parallel_thread(void)
+{
+    return 0;
+}
+
+static inline int parallel_threads(void)
+{
+    return 1;
+}
+
+static inline void parallel_barrier(void)
+{
+}
+#endif
+
+/* The share [first, last) of `count` things that this thread has, in multiples of `grain`. */
+static inline void parallel_share(int64_t count, int64_t grain, int64_t *first, int64_t *last)
+{
+    int64_t grains = (count + grain - 1) / grain, thread = parallel_thread(), threads = parallel_threads();
+
+    *first = grains * thread / threads * grain;
+    *last = grains * (thread + 1) / threads * grain;
+    if (*last > count)
+        *last = count;
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* simd.h - the inner loops that are not oneDNN's, compiled once for each instruction set and chosen at run time.
+ *
+ * Planes: the blocked layout stores a tensor as planes of `block` channels, pixel after pixel; the loops over planes
+ * work on `count` pixels of one plane and take per-channel values as `block` numbers.
+ * Arrays: element-wise loops work on `count` numbers of any layout. In all of them outputs may be inputs' memory.
+ * Masks: one bit for each number, set where it is kept; count × block / 8 bytes for a plane. */
+#ifndef RFUAV_ENGINE_CPU_SIMD_H
+#define RFUAV_ENGINE_CPU_SIMD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SIMD_MAX_BLOCK = 16 };
+
+/* Running moments of `block` channels: how many numbers, their mean, the sum of squared distances from it. */
+struct moments {
+    double count, mean[SIMD_MAX_BLOCK], m2[SIMD_MAX_BLOCK];
+};
+
+/* y = act(x * scale + shift + residual) */
+struct plane_apply {
+    const float *x, *residual; /* residual: may be NULL */
+    const float *scale, *shift;
+    float *y;
+    uint8_t *mask; /* NULL, or where the bits of y > 0 go */
+    bool relu;
+};
+
+/* The gradient at a batch norm's output, g = (dy + dy2) where the mask is set; one of mask, y, or neither, says where.
+ */
+struct plane_gradient {
+    const float *dy, *dy2; /* dy2: may be NULL */
+    const uint8_t *mask;   /* NULL, or bits */
+    const float *y;        /* NULL, or the mask is y > 0 */
+};
+
+/* Adam's numbers of one step: exp_avg += (1-beta1) (g - exp_avg), exp_avg_sq = beta2 exp_avg_sq + (1-beta2) g²,
+ * param -= step_size exp_avg / (sqrt(exp_avg_sq) inv_sqrt_correction2 + eps). */
+struct adam_step {
+    float one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
+};
+
+struct simd {
+    const char *name;
+    int block; /* channels of a plane */
+
+    /* Adds the moments of a plane to *sum (Chan, Golub, LeVeque 1983). */
+    void (*plane_moments)(const float *x, int64_t count, struct moments *sum);
+    void (*plane_apply)(const struct plane_apply *args, int64_t count);
+    /* Adds sums of g and of g (x - mean) over a plane; stores g when `g` is not NULL. */
+    void (*plane_gradient_sums)(const struct plane_gradient *args, const float *x, const float *mean, float *g,
+                                int64_t count, double *sum, double *sum_x);
+    /* dx = g_scale g + x_scale (x - mean) + shift */
+    void (*plane_gradient_apply)(const struct plane_gradient *args, const float *x, const float *mean,
+                                 const float *g_scale, const float *x_scale, const float *shift, float *dx,
+                                 int64_t count);
+    void (*plane_sum)(const float *x, int64_t count, float *sum); /* sum[block] */
+    void (*plane_fill)(float *y, int64_t count, const float *value);
+
+    void (*bytes_to_unit)(const uint8_t *x, float *y, int64_t count);                 /* y = x / 255 */
+    void (*add)(const float *a, const float *b, bool relu, float *y, int64_t count);  /* act(a + b) */
+    void (*relu)(const float *x, float *y, int64_t count);                            /* max(x, 0) */
+    void (*relu_backward)(const float *dy, const float *y, float *dx, int64_t count); /* dy where y > 0 */
+    void (*scale)(const float *x, float factor, float *y, int64_t count);             /* factor x */
+    void (*adam)(const struct adam_step *step, float *param, const float *grad, float *exp_avg, float *exp_avg_sq,
+                 int64_t count);
+};
+
+/* One for each instruction set. */
+extern const struct simd simd_avx512, simd_avx2, simd_plain;
+
+/* The best that this processor can run. */
+const struct simd *simd_best(void);
+
+#endif

@@ -1,0 +1,343 @@
+/* simd_loops.h - the bodies of struct simd's loops, included by one file for each instruction set, which defines
+ * SIMD_NAME (for simd.name), SIMD_BLOCK (floats in a vector, 16 or 8) and SIMD_TABLE (the name of its struct simd).
+ * Vectors are GCC's and clang's vector extensions, which become whatever the instruction set has; only masks and square
+ * roots need its intrinsics. */
+#include <math.h>
+#include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#include "engine/cpu/simd.h"
+
+#pragma GCC diagnostic ignored "-Wpsabi" /* all functions are static, so how vectors are passed is nobody's business   \
+                                          */
+
+typedef float vec __attribute__((vector_size(SIMD_BLOCK * 4), aligned(4), may_alias));
+typedef int32_t vec_int __attribute__((vector_size(SIMD_BLOCK * 4), aligned(4), may_alias, unused));
+typedef uint8_t vec_byte __attribute__((vector_size(SIMD_BLOCK), aligned(1), may_alias));
+#if SIMD_BLOCK == 16
+typedef uint16_t mask_bits;
+#else
+typedef uint8_t mask_bits;
+#endif
+
+/* mask_of: bits of v > 0, and of NaN, which must not vanish in a ReLU. keep: v where the bit is set, else 0. */
+#if defined(__AVX512F__) && SIMD_BLOCK == 16
+static inline mask_bits mask_of(vec v)
+{
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NLE_UQ);
+}
+
+static inline vec keep(mask_bits bits, vec v)
+{
+    return (vec)_mm512_maskz_mov_ps(bits, (__m512)v);
+}
+
+static inline vec vec_sqrt(vec v)
+{
+    return (vec)_mm512_sqrt_ps((__m512)v);
+}
+#elif defined(__AVX2__) && SIMD_BLOCK == 8
+static inline mask_bits mask_of(vec v)
+{
+    return (mask_bits)_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_setzero_ps(), _CMP_NLE_UQ));
+}
+
+static inline vec keep(mask_bits bits, vec v)
+{
+    const vec_int each = {1, 2, 4, 8, 16, 32, 64, 128};
+    vec_int set = ((each & (int32_t)bits) == each);
+
+    return (vec)((vec_int)v & set);
+}
+
+static inline vec vec_sqrt(vec v)
+{
+    return (vec)_mm256_sqrt_ps((__m256)v);
+}
+#else
+static inline mask_bits mask_of(vec v)
+{
+    mask_bits bits = 0;
+
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        bits |= (mask_bits)(!(v[c] <= 0) << c);
+    return bits;
+}
+
+static inline vec keep(mask_bits bits, vec v)
+{
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        v[c] = bits >> c & 1 ? v[c] : 0;
+    return v;
+}
+
+static inline vec vec_sqrt(vec v)
+{
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        v[c] = sqrtf(v[c]);
+    return v;
+}
+#endif
+
+static inline vec load(const float *p)
+{
+    return *(const vec *)p;
+}
+
+static inline void store(float *p, vec v)
+{
+    *(vec *)p = v;
+}
+
+static inline mask_bits load_mask(const uint8_t *mask, int64_t pixel)
+{
+    mask_bits bits;
+
+    memcpy(&bits, mask + pixel * (int64_t)sizeof bits, sizeof bits);
+    return bits;
+}
+
+static inline vec splat(float x)
+{
+    return x - (vec){0};
+}
+
+static inline vec vec_relu(vec v)
+{
+    return keep(mask_of(v), v);
+}
+
+/* Adds four partial sums to doubles; float sums run over a plane only, a quarter of it each. */
+static void flush(const vec *parts, double *sum)
+{
+    vec total = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        sum[c] += (double)total[c];
+}
+
+static void plane_moments(const float *x, int64_t count, struct moments *sum)
+{
+    vec parts[4] = {{0}}, mean = {0};
+    double plane[SIMD_BLOCK] = {0}, m2[SIMD_BLOCK] = {0}, total = sum->count + (double)count;
+    int64_t i = 0;
+
+    for (; i + 4 <= count; i += 4)
+        for (int k = 0; k < 4; k++)
+            parts[k] += load(x + (i + k) * SIMD_BLOCK);
+    for (; i < count; i++)
+        parts[0] += load(x + i * SIMD_BLOCK);
+    flush(parts, plane);
+    for (int c = 0; c < SIMD_BLOCK; c++) {
+        plane[c] /= (double)count;
+        mean[c] = (float)plane[c];
+    }
+    memset(parts, 0, sizeof parts);
+    for (i = 0; i + 4 <= count; i += 4)
+        for (int k = 0; k < 4; k++) {
+            vec d = load(x + (i + k) * SIMD_BLOCK) - mean;
+
+            parts[k] += d * d;
+        }
+    for (; i < count; i++) {
+        vec d = load(x + i * SIMD_BLOCK) - mean;
+
+        parts[0] += d * d;
+    }
+    flush(parts, m2);
+    for (int c = 0; c < SIMD_BLOCK; c++) {
+        double rounding = (double)mean[c] - plane[c], delta = plane[c] - sum->mean[c];
+
+        sum->mean[c] += delta * (double)count / total;
+        sum->m2[c] += m2[c] - (double)count * rounding * rounding + delta * delta * sum->count * (double)count / total;
+    }
+    sum->count = total;
+}
+
+static void plane_apply(const struct plane_apply *args, int64_t count)
+{
+    const vec scale = load(args->scale), shift = load(args->shift);
+
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = i * SIMD_BLOCK;
+        vec y = load(args->x + at) * scale + shift;
+
+        if (args->residual)
+            y += load(args->residual + at);
+        if (args->relu) {
+            mask_bits bits = mask_of(y);
+
+            y = keep(bits, y);
+            if (args->mask)
+                memcpy(args->mask + i * (int64_t)sizeof bits, &bits, sizeof bits);
+        }
+        store(args->y + at, y);
+    }
+}
+
+static inline vec gradient_at(const struct plane_gradient *args, int64_t i)
+{
+    int64_t at = i * SIMD_BLOCK;
+    vec g = load(args->dy + at);
+
+    if (args->dy2)
+        g += load(args->dy2 + at);
+    if (args->mask)
+        g = keep(load_mask(args->mask, i), g);
+    else if (args->y)
+        g = keep(mask_of(load(args->y + at)), g);
+    return g;
+}
+
+static void plane_gradient_sums(const struct plane_gradient *args, const float *x, const float *mean, float *g,
+                                int64_t count, double *sum, double *sum_x)
+{
+    const vec m = load(mean);
+    vec parts[4] = {{0}}, parts_x[4] = {{0}};
+
+    for (int64_t i = 0; i < count; i += 4)
+        for (int k = 0; k < 4 && i + k < count; k++) {
+            int64_t at = (i + k) * SIMD_BLOCK;
+            vec v = gradient_at(args, i + k);
+
+            parts[k] += v;
+            parts_x[k] += v * (load(x + at) - m);
+            if (g)
+                store(g + at, v);
+        }
+    flush(parts, sum);
+    flush(parts_x, sum_x);
+}
+
+static void plane_gradient_apply(const struct plane_gradient *args, const float *x, const float *mean,
+                                 const float *g_scale, const float *x_scale, const float *shift, float *dx,
+                                 int64_t count)
+{
+    const vec m = load(mean), gs = load(g_scale), xs = load(x_scale), sh = load(shift);
+
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = i * SIMD_BLOCK;
+
+        store(dx + at, gradient_at(args, i) * gs + ((load(x + at) - m) * xs + sh));
+    }
+}
+
+static void plane_sum(const float *x, int64_t count, float *sum)
+{
+    vec parts[4] = {{0}};
+    double total[SIMD_BLOCK] = {0};
+
+    for (int64_t i = 0; i < count; i += 4)
+        for (int k = 0; k < 4 && i + k < count; k++)
+            parts[k] += load(x + (i + k) * SIMD_BLOCK);
+    flush(parts, total);
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        sum[c] = (float)total[c];
+}
+
+static void plane_fill(float *y, int64_t count, const float *value)
+{
+    const vec v = load(value);
+
+    for (int64_t i = 0; i < count; i++)
+        store(y + i * SIMD_BLOCK, v);
+}
+
+static void bytes_to_unit(const uint8_t *x, float *y, int64_t count)
+{
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
+        store(y + i, __builtin_convertvector(*(const vec_byte *)(x + i), vec) / splat(255));
+    for (; i < count; i++)
+        y[i] = (float)x[i] / 255;
+}
+
+static void add(const float *a, const float *b, bool relu, float *y, int64_t count)
+{
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK) {
+        vec v = load(a + i) + load(b + i);
+
+        store(y + i, relu ? vec_relu(v) : v);
+    }
+    for (; i < count; i++) {
+        float v = a[i] + b[i];
+
+        y[i] = relu && v <= 0 ? 0 : v;
+    }
+}
+
+static void relu_forward(const float *x, float *y, int64_t count)
+{
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
+        store(y + i, vec_relu(load(x + i)));
+    for (; i < count; i++)
+        y[i] = x[i] <= 0 ? 0 : x[i];
+}
+
+static void relu_backward(const float *dy, const float *y, float *dx, int64_t count)
+{
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
+        store(dx + i, keep(mask_of(load(y + i)), load(dy + i)));
+    for (; i < count; i++)
+        dx[i] = y[i] <= 0 ? 0 : dy[i];
+}
+
+static void scale(const float *x, float factor, float *y, int64_t count)
+{
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
+        store(y + i, load(x + i) * splat(factor));
+    for (; i < count; i++)
+        y[i] = x[i] * factor;
+}
+
+static void adam(const struct adam_step *step, float *param, const float *grad, float *exp_avg, float *exp_avg_sq,
+                 int64_t count)
+{
+    const vec one_minus_beta1 = splat(step->one_minus_beta1), beta2 = splat(step->beta2);
+    const vec one_minus_beta2 = splat(step->one_minus_beta2), step_size = splat(step->step_size);
+    const vec correction = splat(step->inv_sqrt_correction2), eps = splat(step->eps);
+    int64_t i = 0;
+
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK) {
+        vec g = load(grad + i), m = load(exp_avg + i), v = load(exp_avg_sq + i);
+
+        m += one_minus_beta1 * (g - m);
+        v = beta2 * v + one_minus_beta2 * g * g;
+        store(exp_avg + i, m);
+        store(exp_avg_sq + i, v);
+        store(param + i, load(param + i) - step_size * m / (vec_sqrt(v) * correction + eps));
+    }
+    for (; i < count; i++) {
+        exp_avg[i] += step->one_minus_beta1 * (grad[i] - exp_avg[i]);
+        exp_avg_sq[i] = step->beta2 * exp_avg_sq[i] + step->one_minus_beta2 * grad[i] * grad[i];
+        param[i] -= step->step_size * exp_avg[i] / (sqrtf(exp_avg_sq[i]) * step->inv_sqrt_correction2 + step->eps);
+    }
+}
+
+const struct simd SIMD_TABLE = {
+    .name = SIMD_NAME,
+    .block = SIMD_BLOCK,
+    .plane_moments = plane_moments,
+    .plane_apply = plane_apply,
+    .plane_gradient_sums = plane_gradient_sums,
+    .plane_gradient_apply = plane_gradient_apply,
+    .plane_sum = plane_sum,
+    .plane_fill = plane_fill,
+    .bytes_to_unit = bytes_to_unit,
+    .add = add,
+    .relu = relu_forward,
+    .relu_backward = relu_backward,
+    .scale = scale,
+    .adam = adam,
+};

@@ -1,0 +1,74 @@
+/* stream.h - what the CPU backend's kernels share: the oneDNN engine, the number of threads, the layouts in use.
+ *
+ * Layouts. An activation (N,H,W,C) whose channels are a multiple of the block lies as oneDNN's nChw16c (nChw8c without
+ * AVX-512): planes of `block` channels, which is what its fastest convolutions want, Winograd among them. Every other
+ * activation is plain. Weights lie as the forward convolution asks. */
+#ifndef RFUAV_ENGINE_CPU_STREAM_H
+#define RFUAV_ENGINE_CPU_STREAM_H
+
+#include <dnnl.h>
+
+#include "engine/backend.h"
+#include "engine/cpu/simd.h"
+
+/* How a tensor lies, and what its plain form is. tensor->layout points to one; equal ones are the same pointer. */
+struct layout {
+    dnnl_memory_desc_t md, plain;
+    struct layout *next;
+};
+
+struct stream {
+    dnnl_engine_t engine;
+    dnnl_stream_t queue;
+    int threads;
+    const struct simd *simd;
+    struct layout *layouts;
+};
+
+/* *err from a oneDNN status; always false. what: "convolution". */
+bool stream_fail(dnnl_status_t status, const char *what, struct err *err);
+
+/* Gives `tensor` the layout `md`, whose plain form is `plain` (same dims); layout NULL if they are equal. The tensor
+ * must not be fixed. */
+bool stream_set_layout(struct stream *stream, struct tensor *tensor, const dnnl_memory_desc_t *md,
+                       const dnnl_memory_desc_t *plain, struct err *err);
+
+/* How an activation lies; rank 4 as dims (N,C,H,W), else as a matrix of tensor_rows() by tensor_channels(). */
+void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
+
+/* The plain and the preferred form of an activation, whatever it lies in now. They are equal when blocking does not
+ * fit. */
+void activation_plain_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
+void activation_wanted_md(const struct stream *stream, const struct tensor *tensor, dnnl_memory_desc_t *ret);
+
+/* Gives an output its preferred layout unless it is fixed, and tells how it lies. */
+bool activation_output_md(struct stream *stream, struct tensor *tensor, dnnl_memory_desc_t *ret, struct err *err);
+
+/* Gives an output the layout of `like`, an activation of the same shape. */
+void activation_like(struct tensor *tensor, const struct tensor *like);
+
+/* Does it lie in planes of simd->block channels? */
+bool activation_is_blocked(const struct stream *stream, const struct tensor *tensor);
+
+/* Convolution weights (O, I/groups, KH, KW) as oneDNN sees them: with groups > 1 dims (groups, O/groups, ...). */
+void weight_md(const struct tensor *tensor, int groups, dnnl_memory_desc_t *ret);
+void weight_plain_md(const struct tensor *tensor, int groups, dnnl_memory_desc_t *ret);
+
+void weight_any_md(const struct tensor *tensor, int groups, dnnl_memory_desc_t *ret); /* format to be chosen */
+
+/* As it lies, or `any` while nobody has decided. */
+void weight_problem_md(const struct tensor *tensor, int groups, dnnl_memory_desc_t *ret);
+
+/* A plain matrix of floats, and a vector. */
+void matrix_md(int64_t rows, int64_t columns, dnnl_memory_desc_t *ret);
+void vector_md(int64_t n, dnnl_memory_desc_t *ret);
+
+/* The backend's functions of memory; see struct backend. */
+bool stream_open(const struct stream_config *config, struct stream **ret, struct err *err);
+struct stream *stream_close(struct stream *stream);
+bool stream_alloc(struct stream *stream, size_t size, void **ret, struct err *err);
+void stream_free(struct stream *stream, void *memory);
+bool stream_write(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err);
+bool stream_read(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err);
+
+#endif

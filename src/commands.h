@@ -3,6 +3,7 @@
 #ifndef RFUAV_COMMANDS_H
 #define RFUAV_COMMANDS_H
 
+int command_serve(int argc, char **argv);
 int command_train(int argc, char **argv);
 int command_infer(int argc, char **argv);
 int command_tasks(int argc, char **argv);

@@ -11,6 +11,7 @@ static const struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
     const char *zh, *en;               /* one line of help; NULL: not for people */
 } commands[] = {
+    {"serve", command_serve, "启动服务", "start the service"},
     {"train", command_train, "训练一个模型", "train a model"},
     {"infer", command_infer, "用训练好的模型识别图像", "classify images with a trained model"},
     {"tasks", command_tasks, "列出任务", "list the tasks"},

@@ -1,0 +1,405 @@
+/* op_cases.h - the one list of op cases, and what runs one on a backend. Every test of kernels goes over this list:
+ * gradients by finite differences, other backends against the reference, fused against unfused.
+ *
+ * A case builds a small graph. Its F32 INPUTs and PARAMs are filled at random from a fixed seed, `dy` arrives at its
+ * output, and everything that can be read is compared: output, gradients, parameters, buffers, moments, statistics. */
+#ifndef RFUAV_TESTS_KERNELS_OP_CASES_H
+#define RFUAV_TESTS_KERNELS_OP_CASES_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "engine/autograd.h"
+#include "engine/fuse.h"
+#include "engine/nn.h"
+#include "engine/optim.h"
+#include "engine/plan.h"
+
+enum case_flags {
+    CASE_BIAS = 1 << 0,
+    CASE_RESIDUAL = 1 << 1,
+    CASE_RELU = 1 << 2,
+    CASE_INFER = 1 << 3,   /* an inference graph: no gradients */
+    CASE_ADAM = 1 << 4,    /* and three optimizer steps */
+    CASE_READERS = 1 << 5, /* the output has two more readers, so that gradients are added */
+};
+
+struct op_case {
+    const char *name;
+    tensor_id (*build)(struct graph *graph, const struct op_case *c);
+    int n, h, w, c, out; /* input (N,H,W,C), output channels or classes */
+    int kernel[2], stride[2], padding[2], groups;
+    unsigned flags;
+};
+
+/* --- building ---------------------------------------------------------------------------------------------------- */
+
+static inline tensor_id case_input(struct graph *graph, int rank, const int64_t *shape)
+{
+    return graph_tensor(graph, TENSOR_INPUT, DTYPE_F32, rank, shape, "x");
+}
+
+static inline tensor_id case_image(struct graph *graph, const struct op_case *c)
+{
+    return case_input(graph, 4, (int64_t[]){c->n, c->h, c->w, c->c});
+}
+
+static inline tensor_id case_param(struct graph *graph, const char *name, int rank, const int64_t *shape)
+{
+    return graph_tensor(graph, TENSOR_PARAM, DTYPE_F32, rank, shape, name);
+}
+
+static inline struct op_attrs case_attrs(const struct op_case *c)
+{
+    return (struct op_attrs){.kernel = {c->kernel[0], c->kernel[1]},
+                             .stride = {c->stride[0], c->stride[1]},
+                             .padding = {c->padding[0], c->padding[1]},
+                             .groups = c->groups};
+}
+
+/* The flags' residual, activation and readers after y. */
+static inline tensor_id case_finish(struct graph *graph, const struct op_case *c, tensor_id y)
+{
+    if (c->flags & CASE_RESIDUAL) {
+        struct tensor like = graph->tensors[y];
+
+        y = nn_add(graph, y, case_input(graph, like.rank, like.shape));
+    }
+    if (c->flags & CASE_RELU)
+        y = nn_relu(graph, y);
+    if (c->flags & CASE_READERS)
+        y = nn_add(graph, nn_relu(graph, y), nn_add(graph, y, y));
+    return y;
+}
+
+static inline tensor_id build_conv(struct graph *graph, const struct op_case *c)
+{
+    struct op_attrs attrs = case_attrs(c);
+    tensor_id x = case_image(graph, c), bias = NO_TENSOR;
+    tensor_id weight = case_param(graph, "weight", 4,
+                                  (int64_t[]){c->out, c->c / (c->groups ? c->groups : 1), c->kernel[0], c->kernel[1]});
+
+    attrs.groups = c->groups ? c->groups : 1;
+    if (c->flags & CASE_BIAS)
+        bias = case_param(graph, "bias", 1, (int64_t[]){c->out});
+    return case_finish(graph, c, nn_conv2d_op(graph, &attrs, x, weight, bias, NO_TENSOR));
+}
+
+static inline tensor_id build_batch_norm(struct graph *graph, const struct op_case *c)
+{
+    return case_finish(graph, c, nn_batch_norm(graph, "bn", case_image(graph, c)));
+}
+
+static inline tensor_id build_relu(struct graph *graph, const struct op_case *c)
+{
+    return nn_relu(graph, case_image(graph, c));
+}
+
+static inline tensor_id build_add(struct graph *graph, const struct op_case *c)
+{
+    return case_finish(graph, c, nn_add(graph, case_image(graph, c), case_image(graph, c)));
+}
+
+static inline tensor_id build_double(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_relu(graph, case_image(graph, c));
+
+    return nn_add(graph, x, x);
+}
+
+static inline tensor_id build_max_pool(struct graph *graph, const struct op_case *c)
+{
+    struct op_attrs attrs = case_attrs(c);
+
+    return nn_max_pool_op(graph, &attrs, case_image(graph, c));
+}
+
+static inline tensor_id build_avg_pool(struct graph *graph, const struct op_case *c)
+{
+    return nn_global_avg_pool(graph, case_image(graph, c));
+}
+
+/* x (N, H, C) when h > 0, else (N, C). */
+static inline tensor_id build_linear(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x =
+        c->h ? case_input(graph, 3, (int64_t[]){c->n, c->h, c->c}) : case_input(graph, 2, (int64_t[]){c->n, c->c});
+    tensor_id weight = case_param(graph, "weight", 2, (int64_t[]){c->out, c->c}), bias = NO_TENSOR;
+
+    if (c->flags & CASE_BIAS)
+        bias = case_param(graph, "bias", 1, (int64_t[]){c->out});
+    return case_finish(graph, c, nn_linear_op(graph, x, weight, bias));
+}
+
+static inline tensor_id build_cross_entropy(struct graph *graph, const struct op_case *c)
+{
+    return nn_cross_entropy(graph, case_input(graph, 2, (int64_t[]){c->n, c->out}));
+}
+
+static inline tensor_id build_image(struct graph *graph, const struct op_case *c)
+{
+    return nn_image(graph, graph_tensor(graph, TENSOR_INPUT, DTYPE_U8, 4, (int64_t[]){c->n, c->h, c->w, c->c}, "x"));
+}
+
+/* conv, batch norm, relu, conv, batch norm, add of the block's input, relu: a ResNet's basic block. */
+static inline tensor_id build_block(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = case_image(graph, c), y;
+
+    x = nn_relu(graph, nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", x, c->out, 3, 1, 1)));
+    y = nn_relu(graph, nn_batch_norm(graph, "bn1", nn_conv2d(graph, "conv1", x, c->out, 3, 1, 1)));
+    y = nn_batch_norm(graph, "bn2", nn_conv2d(graph, "conv2", y, c->out, 3, 1, 1));
+    return nn_relu(graph, nn_add(graph, y, x));
+}
+
+/* A bottleneck with stride and downsample, pooled, to a loss. */
+static inline tensor_id build_bottleneck(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = case_image(graph, c), y;
+
+    x = nn_max_pool(graph, nn_relu(graph, nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", x, 8, 7, 2, 3))), 3, 2,
+                    1);
+    y = nn_relu(graph, nn_batch_norm(graph, "bn1", nn_conv2d(graph, "conv1", x, 8, 1, 1, 0)));
+    y = nn_relu(graph, nn_batch_norm(graph, "bn2", nn_conv2d(graph, "conv2", y, 8, 3, 2, 1)));
+    y = nn_batch_norm(graph, "bn3", nn_conv2d(graph, "conv3", y, 32, 1, 1, 0));
+    x = nn_batch_norm(graph, "downsample.1", nn_conv2d(graph, "downsample.0", x, 32, 1, 2, 0));
+    y = nn_linear(graph, "fc", nn_global_avg_pool(graph, nn_relu(graph, nn_add(graph, y, x))), c->out);
+    return c->flags & CASE_INFER ? y : nn_cross_entropy(graph, y);
+}
+
+/* --- the list ---------------------------------------------------------------------------------------------------- */
+
+#define CONV(n_, h_, w_, c_, o_, kh, kw, sh, sw, ph, pw, groups_, flags_)                                              \
+    {                                                                                                                  \
+        "conv " #n_ "x" #h_ "x" #w_ "x" #c_ "->" #o_ " kernel " #kh "x" #kw " stride " #sh "x" #sw " padding " #ph     \
+        "x" #pw " groups " #groups_ " " #flags_,                                                                       \
+            build_conv, n_, h_, w_, c_, o_, {kh, kw}, {sh, sw}, {ph, pw}, groups_, flags_                              \
+    }
+#define POOL(n_, h_, w_, c_, kh, kw, sh, sw, ph, pw, flags_)                                                           \
+    {                                                                                                                  \
+        "max pool " #n_ "x" #h_ "x" #w_ "x" #c_ " kernel " #kh "x" #kw " " #flags_, build_max_pool, n_, h_, w_, c_, 0, \
+            {kh, kw}, {sh, sw}, {ph, pw}, 0, flags_                                                                    \
+    }
+#define PLAIN(build_, n_, h_, w_, c_, o_, flags_)                                                                      \
+    {                                                                                                                  \
+#build_ " " #n_ "x" #h_ "x" #w_ "x" #c_ "->" #o_ " " #flags_, build_, n_, h_, w_, c_, o_,                      \
+            {0 }, {0 }, {0 }, 0, flags_                                                                                \
+    }
+
+static const struct op_case op_cases[] = {
+    CONV(2, 18, 18, 3, 16, 3, 3, 1, 1, 1, 1, 1, 0),
+    CONV(1, 15, 17, 16, 16, 3, 3, 2, 2, 1, 1, 1, 0),
+    CONV(2, 21, 19, 3, 24, 7, 7, 2, 2, 3, 3, 1, 0),
+    CONV(3, 9, 7, 5, 6, 1, 1, 1, 1, 0, 0, 1, CASE_BIAS),
+    CONV(2, 9, 7, 32, 48, 1, 1, 2, 2, 0, 0, 1, 0),
+    CONV(1, 1, 1, 17, 33, 1, 1, 1, 1, 0, 0, 1, CASE_BIAS | CASE_RELU),
+    CONV(2, 11, 8, 4, 7, 3, 5, 2, 1, 1, 2, 1, 0),
+    CONV(1, 6, 13, 2, 3, 5, 2, 1, 3, 0, 1, 1, CASE_BIAS),
+    CONV(1, 7, 7, 64, 64, 3, 3, 1, 1, 1, 1, 1, CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
+    CONV(2, 5, 6, 3, 17, 3, 3, 1, 1, 1, 1, 1, CASE_RESIDUAL),
+    CONV(2, 5, 6, 16, 16, 3, 3, 1, 1, 1, 1, 1, CASE_RELU | CASE_READERS),
+    CONV(2, 9, 10, 8, 12, 3, 3, 1, 1, 1, 1, 4, CASE_BIAS),
+    CONV(1, 9, 10, 6, 6, 3, 3, 2, 2, 1, 1, 6, 0),
+    CONV(1, 7, 9, 32, 32, 5, 5, 1, 1, 2, 2, 32, CASE_RELU),
+    CONV(2, 2, 2, 8, 8, 3, 3, 1, 1, 1, 1, 1, 0),
+    CONV(1, 8, 8, 1, 1, 3, 3, 1, 1, 0, 0, 1, 0),
+    CONV(1, 7, 7, 64, 64, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
+
+    PLAIN(build_batch_norm, 4, 7, 7, 16, 0, 0),
+    PLAIN(build_batch_norm, 1, 5, 3, 17, 0, CASE_RELU),
+    PLAIN(build_batch_norm, 2, 8, 6, 64, 0, CASE_RELU | CASE_RESIDUAL),
+    PLAIN(build_batch_norm, 2, 3, 5, 33, 0, CASE_RESIDUAL),
+    PLAIN(build_batch_norm, 2, 3, 5, 8, 0, CASE_READERS),
+    PLAIN(build_batch_norm, 2, 3, 5, 16, 0, CASE_RELU | CASE_RESIDUAL | CASE_READERS),
+    PLAIN(build_batch_norm, 1, 1, 1, 16, 0, CASE_RELU),
+    PLAIN(build_batch_norm, 2, 5, 4, 19, 0, CASE_INFER),
+    PLAIN(build_batch_norm, 2, 5, 4, 16, 0, CASE_INFER | CASE_RESIDUAL | CASE_RELU),
+
+    PLAIN(build_relu, 2, 5, 3, 7, 0, 0),
+    PLAIN(build_add, 2, 5, 3, 7, 0, 0),
+    PLAIN(build_add, 1, 4, 4, 16, 0, CASE_RELU),
+    PLAIN(build_double, 1, 3, 5, 9, 0, 0),
+
+    POOL(2, 13, 11, 16, 3, 3, 2, 2, 1, 1, 0),
+    POOL(1, 8, 9, 5, 2, 3, 2, 1, 0, 0, 0),
+    POOL(2, 6, 6, 64, 3, 3, 2, 2, 1, 1, CASE_INFER),
+    POOL(1, 1, 1, 3, 3, 3, 2, 2, 1, 1, 0),
+    PLAIN(build_avg_pool, 3, 7, 7, 20, 0, 0),
+    PLAIN(build_avg_pool, 1, 1, 3, 64, 0, 0),
+
+    PLAIN(build_linear, 5, 0, 0, 37, 11, CASE_BIAS),
+    PLAIN(build_linear, 1, 0, 0, 512, 5, CASE_BIAS),
+    PLAIN(build_linear, 2, 3, 0, 16, 8, CASE_BIAS | CASE_RELU),
+    PLAIN(build_linear, 4, 0, 0, 1, 1, 0),
+    PLAIN(build_linear, 3, 0, 0, 64, 37, CASE_INFER | CASE_BIAS | CASE_RELU),
+
+    PLAIN(build_cross_entropy, 5, 0, 0, 0, 37, 0),
+    PLAIN(build_cross_entropy, 1, 0, 0, 0, 2, 0),
+    PLAIN(build_cross_entropy, 3, 0, 0, 0, 1, 0),
+    PLAIN(build_image, 2, 5, 7, 3, 0, CASE_INFER),
+
+    PLAIN(build_block, 2, 9, 7, 5, 16, 0),
+    PLAIN(build_block, 1, 8, 8, 16, 24, 0),
+    PLAIN(build_block, 2, 9, 7, 5, 16, CASE_INFER),
+    PLAIN(build_bottleneck, 3, 37, 33, 3, 7, 0),
+    PLAIN(build_bottleneck, 2, 32, 32, 3, 5, CASE_ADAM),
+    PLAIN(build_bottleneck, 2, 37, 33, 3, 7, CASE_INFER),
+};
+enum { OP_CASES = sizeof op_cases / sizeof *op_cases };
+
+/* --- running ----------------------------------------------------------------------------------------------------- */
+
+struct case_run {
+    const struct backend *backend;
+    struct stream *stream;
+    struct params *params;
+    struct plan *plan;
+    struct graph *graph; /* the plan's */
+    void *arena;
+    tensor_id y, dy;     /* dy: NO_TENSOR for a loss and in inference */
+    int forward_tensors; /* tensors before gradients were appended: the same in all runs of a case */
+};
+
+/* Deterministic values of tensor t for a run: normal, labels and bytes in range, variances and scales above 0. */
+static inline void case_fill(const struct graph *graph, tensor_id t, int classes, void *data)
+{
+    const struct tensor *tensor = &graph->tensors[t];
+    bool positive = tensor->name && (strstr(tensor->name, "running_var") || tensor->init.kind == INIT_ONE);
+    double scale = tensor->role == TENSOR_PARAM && tensor->rank > 1 ? 0.3 : 1;
+    int64_t count = tensor_elements(tensor);
+    struct random random;
+
+    /* dy's id depends on how many tensors a graph has; its values must not */
+    random_init(&random, 7, tensor->name && strcmp(tensor->name, "dy") == 0 ? 1u << 20 : (uint64_t)t);
+    memset(data, 0, tensor_plain_bytes(tensor));
+    for (int64_t i = 0; i < count; i++) {
+        if (tensor->dtype == DTYPE_U8)
+            ((uint8_t *)data)[i] = (uint8_t)random_below(&random, 256);
+        else if (tensor->dtype == DTYPE_I32)
+            ((int32_t *)data)[i] = (int32_t)random_below(&random, (uint32_t)classes);
+        else if (tensor->dtype == DTYPE_F32 && tensor->role != TENSOR_MOMENT)
+            ((float *)data)[i] =
+                positive ? 0.5f + (float)random_uniform(&random) : (float)(scale * random_normal(&random));
+    }
+}
+
+static inline bool case_is_input(const struct tensor *tensor)
+{
+    return tensor_is_persistent(tensor->role) || tensor->role == TENSOR_INPUT;
+}
+
+static inline void case_close(struct case_run *run)
+{
+    plan_free(run->plan);
+    params_free(run->params);
+    if (run->stream) {
+        run->backend->free(run->stream, run->arena);
+        run->backend->stream_close(run->stream);
+    }
+}
+
+/* Builds the case's graph, gradients included. */
+static inline struct graph *case_graph(const struct op_case *c, bool fuse, struct case_run *run)
+{
+    struct graph *graph = graph_new(!(c->flags & CASE_INFER));
+    struct tensor y;
+
+    run->y = c->build(graph, c);
+    run->dy = NO_TENSOR;
+    graph->logits = run->y; /* it is read: no pass may merge it away */
+    graph->tensors[run->y].keep = true;
+    if (fuse)
+        graph_fuse(graph);
+    run->forward_tensors = graph->tensor_count;
+    if (c->flags & CASE_INFER)
+        return graph;
+    y = graph->tensors[run->y];
+    if (graph->loss == NO_TENSOR)
+        run->dy = graph_tensor(graph, TENSOR_INPUT, DTYPE_F32, y.rank, y.shape, "dy");
+    graph_backward(graph, run->y, run->dy);
+    for (tensor_id t = 0; t < graph->gradient_count; t++)
+        if (graph->gradients[t] != NO_TENSOR)
+            graph->tensors[graph->gradients[t]].keep = true;
+    if (c->flags & CASE_ADAM)
+        graph_adam(graph, 1e-2);
+    return graph;
+}
+
+static inline bool case_open(const struct op_case *c, const struct backend *backend, bool fuse, struct case_run *run,
+                             struct err *err)
+{
+    struct stream_config config = {.threads = 2};
+
+    *run = (struct case_run){.backend = backend};
+    if (!backend->stream_open(&config, &run->stream, err))
+        return false;
+    run->params = params_new(backend, run->stream);
+    if (!plan_new(case_graph(c, fuse, run), backend, run->stream, run->params, &run->plan, err) ||
+        !backend->alloc(run->stream, plan_memory(run->plan)->arena, &run->arena, err)) {
+        case_close(run);
+        return false;
+    }
+    plan_bind(run->plan, run->arena);
+    run->graph = plan_graph(run->plan);
+    return true;
+}
+
+/* Puts the initial values of tensor t, plus h times direction (NULL: none), where the run finds them. */
+static inline bool case_write(const struct case_run *run, const struct op_case *c, tensor_id t, const float *direction,
+                              double h, struct err *err)
+{
+    const struct tensor *tensor = &run->graph->tensors[t];
+    void *data = malloc(tensor_plain_bytes(tensor) + 8);
+    bool ok;
+
+    case_fill(run->graph, t, c->out ? c->out : 1, data);
+    for (int64_t i = 0; direction && i < tensor_elements(tensor); i++)
+        ((float *)data)[i] += (float)(h * direction[i]);
+    ok = run->backend->write(run->stream, tensor, data, err);
+    free(data);
+    return ok;
+}
+
+/* Sets every input to its initial values, the rest of the arena to NaN (on a host backend), and runs. */
+static inline bool case_run(struct case_run *run, const struct op_case *c, tensor_id moved, const float *direction,
+                            double h, struct err *err)
+{
+    memset(run->arena, 0xFF, plan_memory(run->plan)->arena);
+    params_set_derived_valid(run->params, false);
+    for (tensor_id t = 0; t < run->graph->tensor_count; t++)
+        if (case_is_input(&run->graph->tensors[t]) && run->graph->tensors[t].data &&
+            !case_write(run, c, t, t == moved ? direction : NULL, h, err))
+            return false;
+    for (int step = 0; step < (c->flags & CASE_ADAM ? 3 : 1); step++) {
+        /* inputs may have been overwritten after their last use */
+        for (tensor_id t = 0; step && t < run->graph->tensor_count; t++)
+            if (run->graph->tensors[t].role == TENSOR_INPUT && !case_write(run, c, t, NULL, 0, err))
+                return false;
+        if (!plan_run(run->plan, err))
+            return false;
+    }
+    return true;
+}
+
+/* A tensor's values as floats, plain; to be freed. F64 and I64 are converted. */
+static inline float *case_read(const struct case_run *run, tensor_id t, struct err *err)
+{
+    const struct tensor *tensor = &run->graph->tensors[t];
+    int64_t count = tensor_elements(tensor);
+    void *data = calloc(1, tensor_plain_bytes(tensor) + 8);
+    float *values = calloc((size_t)count + 1, sizeof *values);
+
+    if (!run->backend->read(run->stream, tensor, data, err)) {
+        free(values);
+        values = NULL;
+    }
+    for (int64_t i = 0; values && i < count; i++)
+        values[i] = tensor->dtype == DTYPE_F64   ? (float)((double *)data)[i]
+                    : tensor->dtype == DTYPE_I64 ? (float)((int64_t *)data)[i]
+                                                 : ((float *)data)[i];
+    free(data);
+    return values;
+}
+
+#endif

@@ -47,8 +47,9 @@ static bool take_line(struct sse *sse, bool (*on_event)(void *arg, const char *d
     if (*line == '\0')
         return dispatch(sse, on_event, arg);
     if (!value)
-        return true;
-    *value++ = '\0';
+        value = line + strlen(line); /* a field alone: its value is empty */
+    else
+        *value++ = '\0';
     if (*value == ' ')
         value++;
     if (strcmp(line, "data") == 0) {

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* Cells that UTF-8 text takes on a terminal; control characters count as none. */
+/* Cells that UTF-8 text takes on a terminal as text_print() shows it. */
 size_t text_width(const char *text);
 
 /* Bytes of the longest beginning of `text` that takes at most `width` cells. */

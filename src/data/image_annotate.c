@@ -6,6 +6,20 @@
 
 #include "data/image_text.h"
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+/* fontconfig and pango keep what they know of the fonts until the process ends */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libfontconfig\nleak:libpango";
+}
+#endif
+
 static void be_quiet(const gchar *domain, GLogLevelFlags level, const gchar *text, gpointer data)
 {
     (void)domain;

@@ -172,6 +172,7 @@ static bool encode(struct png_io *io, FILE *file, const struct image *image, str
     png_init_io(io->png, file);
     png_set_IHDR(io->png, io->info, (png_uint_32)image->width, (png_uint_32)image->height, 8, PNG_COLOR_TYPE_RGB,
                  PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_compression_level(io->png, 4); /* of spectrograms as small as with 6, in a third of the time */
     png_write_info(io->png, io->info);
     for (size_t y = 0; y < (size_t)image->height; y++)
         png_write_row(io->png, image->rgb + 3 * (size_t)image->width * y);

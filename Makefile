@@ -21,7 +21,7 @@ PYTHON  ?= /usr/bin/python3
 # --- what it is made of ---------------------------------------------------------------------------------------------
 
 PACKAGES   := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libjpeg libpng libtiff-4 libwebp libwebpdemux libzip zlib \
-              pangocairo fftw3
+              pangocairo fftw3f
 LIBS_NO_PC := -lgif -ldnnl -lm -ldl -lpthread
 
 DEB_BUILD  := gcc make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libyaml-dev \

@@ -22,6 +22,7 @@ static const struct command {
     {"devices", command_devices, "列出设备", "list the devices"},
     {"config", command_config, "显示或改变每个设备的任务上限", "show or set how many tasks a device runs"},
     {"worker", command_worker, NULL, NULL},
+    {"synth", command_synth, "用模拟信号生成示例数据集", "make a sample data set from simulated signals"},
     {"version", command_version, "显示版本", "show the version"},
 };
 

@@ -9,7 +9,7 @@
 #include "engine/ref/ref.h"
 
 static const struct kernel kernels[OP_COUNT] = {
-    [OP_IMAGE] = {.run = cpu_image},
+    [OP_IMAGE] = {.prepare = cpu_image_prepare, .run = cpu_image},
     [OP_CONV2D] = {.prepare = cpu_conv2d_prepare, .run = cpu_conv2d, .release = cpu_conv2d_release},
     [OP_CONV2D_BACKWARD_DATA] = {.prepare = cpu_conv2d_backward_data_prepare,
                                  .run = cpu_conv2d_backward_data,

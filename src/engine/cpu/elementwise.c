@@ -9,6 +9,8 @@
 /* Threads share arrays in pieces of this many numbers, a page, and leave small ones to one. */
 enum { GRAIN = 1024, SMALL = 16 * GRAIN };
 
+enum { CHANNELS = 3 }; /* of images */
+
 static int threads_for(const struct stream *stream, int64_t count)
 {
     return count < SMALL ? 1 : stream->threads;
@@ -20,20 +22,36 @@ static int64_t numbers(const struct tensor *tensor)
     return (int64_t)(tensor->bytes / sizeof(float));
 }
 
+bool cpu_image_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+{
+    struct tensor *y = op_output(graph, op, 0);
+    dnnl_memory_desc_t planar, plain;
+
+    if (y->shape[3] != CHANNELS)
+        return err_set(err, ERR_BUG, "images have %d channels, not %d", (int)y->shape[3], CHANNELS);
+    activation_planar_md(y, &planar);
+    activation_plain_md(y, &plain);
+    return y->fixed || stream_set_layout(stream, y, &planar, &plain, err);
+}
+
+/* x (N, H, W, 3) bytes to y (N, 3, H, W), row after row. */
 bool cpu_image(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
-    const struct tensor *x = op_input(graph, op, 0);
-    const uint8_t *bytes = x->data;
+    const struct tensor *tensor = op_input(graph, op, 0);
+    const uint8_t *x = tensor->data;
     float *y = op_output(graph, op, 0)->data;
-    int64_t count = tensor_elements(x);
+    int64_t rows = tensor->shape[1], width = tensor->shape[2];
 
     (void)err;
-    PARALLEL(threads_for(stream, count))
+    PARALLEL(stream->threads)
     {
         int64_t first, last;
 
-        parallel_share(count, GRAIN, &first, &last);
-        stream->simd->bytes_to_unit(bytes + first, y + first, last - first);
+        parallel_share(tensor->shape[0] * rows, 1, &first, &last);
+        for (int64_t i = first; i < last; i++)
+            for (int c = 0; c < CHANNELS; c++)
+                stream->simd->rgb_plane(x + i * width * CHANNELS + c,
+                                        y + ((i / rows * CHANNELS + c) * rows + i % rows) * width, width);
     }
     return true;
 }

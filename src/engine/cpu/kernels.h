@@ -8,6 +8,7 @@
 #define RUN(name)     bool name(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 #define RELEASE(name) void name(struct op *op)
 
+PREPARE(cpu_image_prepare);
 RUN(cpu_image);
 
 PREPARE(cpu_conv2d_prepare);

@@ -33,7 +33,7 @@ bool norm_prepare(struct stream *stream, struct graph *graph, struct op *op, con
     op->state = state;
     state->blocked = x->rank == 4 && channels % block == 0;
     if (!state->blocked)
-        return true;
+        return !x->layout || err_set(err, ERR_BUG, "batch norm of images in planes");
     state->images = x->shape[0];
     state->pixels = x->shape[1] * x->shape[2];
     state->blocks = channels / block;

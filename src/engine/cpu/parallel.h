@@ -29,7 +29,7 @@ static inline void parallel_barrier(void)
 #pragma omp barrier
 }
 #else
-#define PARALLEL(threads)
+#define PARALLEL(threads) (void)(threads);
 
 static inline int parallel_thread(void)
 {

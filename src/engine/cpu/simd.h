@@ -57,7 +57,8 @@ struct simd {
     void (*plane_sum)(const float *x, int64_t count, float *sum); /* sum[block] */
     void (*plane_fill)(float *y, int64_t count, const float *value);
 
-    void (*bytes_to_unit)(const uint8_t *x, float *y, int64_t count);                 /* y = x / 255 */
+    /* y = x / 255; of every third byte: one channel of RGB pixels, as a plane */
+    void (*rgb_plane)(const uint8_t *x, float *y, int64_t count);
     void (*add)(const float *a, const float *b, bool relu, float *y, int64_t count);  /* act(a + b) */
     void (*relu)(const float *x, float *y, int64_t count);                            /* max(x, 0) */
     void (*relu_backward)(const float *dy, const float *y, float *dx, int64_t count); /* dy where y > 0 */

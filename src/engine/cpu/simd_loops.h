@@ -15,7 +15,6 @@
 
 typedef float vec __attribute__((vector_size(SIMD_BLOCK * 4), aligned(4), may_alias));
 typedef int32_t vec_int __attribute__((vector_size(SIMD_BLOCK * 4), aligned(4), may_alias, unused));
-typedef uint8_t vec_byte __attribute__((vector_size(SIMD_BLOCK), aligned(1), may_alias));
 #if SIMD_BLOCK == 16
 typedef uint16_t mask_bits;
 #else
@@ -245,14 +244,19 @@ static void plane_fill(float *y, int64_t count, const float *value)
         store(y + i * SIMD_BLOCK, v);
 }
 
-static void bytes_to_unit(const uint8_t *x, float *y, int64_t count)
+static void rgb_plane(const uint8_t *x, float *y, int64_t count)
 {
     int64_t i = 0;
 
-    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
-        store(y + i, __builtin_convertvector(*(const vec_byte *)(x + i), vec) / splat(255));
+    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK) {
+        vec v;
+
+        for (int k = 0; k < SIMD_BLOCK; k++)
+            v[k] = (float)x[3 * (i + k)];
+        store(y + i, v / splat(255));
+    }
     for (; i < count; i++)
-        y[i] = (float)x[i] / 255;
+        y[i] = (float)x[3 * i] / 255;
 }
 
 static void add(const float *a, const float *b, bool relu, float *y, int64_t count)
@@ -334,7 +338,7 @@ const struct simd SIMD_TABLE = {
     .plane_gradient_apply = plane_gradient_apply,
     .plane_sum = plane_sum,
     .plane_fill = plane_fill,
-    .bytes_to_unit = bytes_to_unit,
+    .rgb_plane = rgb_plane,
     .add = add,
     .relu = relu_forward,
     .relu_backward = relu_backward,

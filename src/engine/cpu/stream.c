@@ -240,6 +240,13 @@ void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
         activation_plain_md(tensor, ret);
 }
 
+void activation_planar_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
+{
+    dnnl_dims_t dims;
+
+    init_md(ret, activation_dims(tensor, dims), dims, dnnl_nchw);
+}
+
 bool activation_output_md(struct stream *stream, struct tensor *tensor, dnnl_memory_desc_t *ret, struct err *err)
 {
     dnnl_memory_desc_t plain;

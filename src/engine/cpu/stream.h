@@ -1,8 +1,8 @@
 /* stream.h - what the CPU backend's kernels share: the oneDNN engine, the number of threads, the layouts in use.
  *
  * Layouts. An activation (N,H,W,C) whose channels are a multiple of the block lies as oneDNN's nChw16c (nChw8c without
- * AVX-512): planes of `block` channels, which is what its fastest convolutions want, Winograd among them. Every other
- * activation is plain. Weights lie as the forward convolution asks. */
+ * AVX-512): planes of `block` channels, which is what its fastest convolutions want, Winograd among them. Images come
+ * in planes of one channel. Every other activation is plain. Weights lie as the forward convolution asks. */
 #ifndef RFUAV_ENGINE_CPU_STREAM_H
 #define RFUAV_ENGINE_CPU_STREAM_H
 
@@ -40,6 +40,9 @@ void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
  * fit. */
 void activation_plain_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
 void activation_wanted_md(const struct stream *stream, const struct tensor *tensor, dnnl_memory_desc_t *ret);
+
+/* Plane after plane, one channel each: how the first convolution wants images of up to three channels. */
+void activation_planar_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
 
 /* Gives an output its preferred layout unless it is fixed, and tells how it lies. */
 bool activation_output_md(struct stream *stream, struct tensor *tensor, dnnl_memory_desc_t *ret, struct err *err);

@@ -1,6 +1,7 @@
 /* state_dict.c - see state_dict.h */
 #include "base/state_dict.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,7 @@ static bool grow(struct state_dict *dict)
 
     if (dict->count < dict->capacity)
         return true;
+    assert(dict->count == 0 || dict->items);
     items = realloc(dict->items, capacity * sizeof *items);
     if (!items)
         return false;
@@ -125,6 +127,7 @@ void *state_dict_add(struct state_dict *dict, const char *name, enum dtype dtype
     }
     tensor.name = copy;
     tensor.data = data;
+    assert(dict->items && dict->count < dict->capacity); /* grow() has seen to it */
     *slot_of(dict, copy) = dict->count + 1;
     dict->items[dict->count++] = tensor;
     return data;
@@ -233,7 +236,7 @@ void named_tensor_to_i64(const struct named_tensor *tensor, int64_t *out)
         CONVERT_CASE(I64, int64_t, x)
         CONVERT_CASE(I32, int32_t, x)
         CONVERT_CASE(I16, int16_t, x)
-        CONVERT_CASE(I8, int8_t, x)
+        CONVERT_CASE(I8, int8_t, x) /* NOLINT(bugprone-signed-char-misuse): its sign is meant */
         CONVERT_CASE(U8, uint8_t, x)
         CONVERT_CASE(BOOL, uint8_t, x != 0)
     }

@@ -16,9 +16,7 @@ enum dtype {
     DTYPES(X)
 #undef X
 };
-#define X(name, size) +1
-enum { DTYPE_COUNT = 0 DTYPES(X) };
-#undef X
+enum { DTYPE_COUNT = DTYPE_BOOL + 1 };
 
 size_t dtype_size(enum dtype dtype);
 const char *dtype_name(enum dtype dtype); /* "F32" */

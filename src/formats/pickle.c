@@ -2,6 +2,7 @@
  * Python's pickletools.py describes the opcodes. */
 #include "formats/pickle.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -580,8 +581,10 @@ bool pickle_read(const void *data, size_t size, struct arena *arena, struct pick
         .p = data, .end = (const unsigned char *)data + size, .size = size, .arena = arena, .err = err};
     bool ok = reserve(&machine.stack, &machine.stack_size, 0) ? run(&machine) : fail_memory(&machine);
 
-    if (ok)
+    if (ok) {
+        assert(machine.stack && machine.depth); /* op_stop() has seen to it */
         *ret = machine.stack[machine.depth - 1];
+    }
     free(machine.stack);
     free(machine.memo);
     return ok;

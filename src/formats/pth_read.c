@@ -4,6 +4,7 @@
  *   {stem}/byteorder   "little" (newer files)
  * and entries that do not matter here. A tensor that is its whole storage, as nearly all are, goes straight from the
  * file into the state_dict. */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -327,6 +328,7 @@ bool pth_read_source(const struct source *source, struct state_dict **ret, struc
     if (!zipfile_open(&r.zip, source, r.arena, err) || !find_root(&r) || !check_byteorder(&r) ||
         !read_pickle(&r, &root))
         goto out;
+    assert(root); /* read_pickle() has set it */
     dict = unwrap(root);
     if (!check_dictionary(dict, err) || !read_tensors(&r, dict))
         goto out;

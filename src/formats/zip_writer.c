@@ -84,7 +84,7 @@ bool zip_writer_add(struct zip_writer *writer, const char *name, const void *dat
 
     if (name_size > NAME_MAX_SIZE)
         return err_set(err, ERR_INVALID, "name too long for a ZIP archive: %.80s...", name);
-    memcpy(header + LOCAL_SIZE, name, name_size);
+    memcpy(header + LOCAL_SIZE, name, name_size); /* NOLINT(bugprone-not-null-terminated-result): its length is noted */
     if (size >= UINT32_MAX) {
         put_u16(header + used, EXTRA_ZIP64);
         put_u16(header + used + 2, 16);

@@ -5,13 +5,14 @@ import io
 import os
 import pickle
 import struct
+import subprocess
 import unittest
 import zipfile
 
 import torch
 import torchvision
 
-from tests.formats.support import DTYPES, FormatsTest, random_tensor
+from tests.formats.support import CONVERT, DTYPES, FormatsTest, random_tensor
 
 
 def parameters():
@@ -203,7 +204,6 @@ class Refuse(FormatsTest):
 
     def test_calls(self):
         import builtins
-        import subprocess
         command = f"touch {self.path('pwned')}"
         for protocol in (2, 4):
             for function, arguments, name in [
@@ -350,6 +350,23 @@ class Write(FormatsTest):
         os.mkdir(self.path("folder.pth"))
         self.assertIn("folder.pth: cannot be replaced", self.convert(self.path("a.pth"), self.path("folder.pth")))
         self.assertEqual(sorted(os.listdir(self.folder)), ["a.pth", "folder.pth"])
+
+    def test_full_disk(self):
+        """On a file system of a megabyte: the old file stays, the new one leaves nothing, the error says why."""
+        small, disk = self.path("small.pth"), self.path("disk")
+        torch.save({"w": torch.zeros(10)}, small)
+        torch.save({"w": torch.zeros(1 << 19)}, self.path("large.pth"))
+        os.mkdir(disk)
+        script = f"mount -t tmpfs -o size=1m none {disk} && {CONVERT} {small} {disk}/a.pth && " \
+                 f"! {CONVERT} {self.path('large.pth')} {disk}/a.pth && {CONVERT} {disk}/a.pth {self.path('b.pth')} && ls {disk}"
+        done = subprocess.run(["unshare", "-rm", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        error = done.stderr.decode()
+        if done.returncode != 0 and ("unshare" in error or "mount" in error):
+            self.skipTest(f"no mount namespace: {error.strip()}")
+        self.assertEqual(done.returncode, 0, error)
+        self.assertRegex(error, rf"^IO: {disk}/a.pth: disk full after \d+ bytes\n$")
+        self.assertEqual(done.stdout, b"a.pth\n")
+        self.assertTrue(torch.equal(torch.load(self.path("b.pth"))["w"], torch.zeros(10)))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ static bool decode(struct jpeg_reader *reader, const struct image_source *source
             row[i] = (uint8_t)(255 - row[i]);
         image_cmyk_to_rgb(row, rgb, (size_t)ret->width);
     }
-    return true; /* what follows the last row does not matter */
+    jpeg_finish_decompress(cinfo); /* a missing end does not matter, a damaged one is an error (by a jump) */
+    return true;
 }
 
 bool image_decode_jpeg(const struct image_source *source, struct image *ret, struct err *err)

@@ -5,10 +5,11 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
-#include "data/image.h"
+#include "data/resize_kernels.h"
 
 static struct image picture(int width, int height)
 {
@@ -36,7 +37,7 @@ static uint64_t fnv1a(const uint8_t *data, size_t size)
     return h;
 }
 
-static void test_equal_to_pillow(void **state)
+static void compare_with_pillow(const struct resize_kernels *kernels)
 {
     FILE *f = fopen("tests/golden/resize_golden.txt", "r");
     int w, h, nw, nh, lines = 0;
@@ -44,7 +45,6 @@ static void test_equal_to_pillow(void **state)
     struct image image = {0};
     struct err err;
 
-    (void)state;
     assert_non_null(f);
     while (fscanf(f, "%d %d %d %d %" SCNx64, &w, &h, &nw, &nh, &hash) == 5) {
         size_t bytes = (size_t)nw * (size_t)nh * 3;
@@ -55,7 +55,7 @@ static void test_equal_to_pillow(void **state)
             image = picture(w, h);
         }
         assert_non_null(out);
-        assert_true(image_resize(&image, nw, nh, out, &err));
+        assert_true(image_resize_with(kernels, &image, nw, nh, out, &err));
         if (fnv1a(out, bytes) != hash)
             fail_msg("%d x %d to %d x %d differs from Pillow", w, h, nw, nh);
         free(out);
@@ -64,6 +64,42 @@ static void test_equal_to_pillow(void **state)
     fclose(f);
     image_release(&image);
     assert_true(lines >= 150);
+}
+
+static void test_plain_equal_to_pillow(void **state)
+{
+    (void)state;
+    compare_with_pillow(&resize_kernels_plain);
+}
+
+static void test_avx2_equal_to_pillow(void **state)
+{
+    (void)state;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2")) {
+        compare_with_pillow(&resize_kernels_avx2);
+        return;
+    }
+#endif
+    print_message("this processor has no AVX2\n");
+    skip();
+}
+
+/* White stays white and one pixel of it is one pixel, also where thousands of weights are rounded. */
+static void test_white(void **state)
+{
+    enum { WIDTH = 60001 };
+    struct image image = {WIDTH, 1, malloc(3 * WIDTH)};
+    uint8_t out[3 * 3];
+    struct err err;
+
+    (void)state;
+    assert_non_null(image.rgb);
+    memset(image.rgb, 255, 3 * WIDTH);
+    assert_true(image_resize(&image, 3, 1, out, &err));
+    for (size_t i = 0; i < sizeof out; i++)
+        assert_int_equal(out[i], 255);
+    image_release(&image);
 }
 
 static void test_bad_size(void **state)
@@ -81,7 +117,9 @@ static void test_bad_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal_to_pillow),
+        cmocka_unit_test(test_plain_equal_to_pillow),
+        cmocka_unit_test(test_avx2_equal_to_pillow),
+        cmocka_unit_test(test_white),
         cmocka_unit_test(test_bad_size),
     };
 

@@ -25,7 +25,7 @@ struct synth_options {
     bool iq, force;
 };
 
-#define RANGE(low, high) .flags = FIELD_HAS_MIN | FIELD_HAS_MAX, .min = low, .max = high
+#define RANGE(low, high) .flags = FIELD_HAS_MIN | FIELD_HAS_MAX, .min = (low), .max = (high)
 
 static const struct field synth_fields[] = {
     FIELD(synth_options, out, STRING, .flags = FIELD_REQUIRED, .doc = "folder to make; gets train/ and valid/"),

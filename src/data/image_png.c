@@ -72,7 +72,7 @@ static void full_palette(struct png_io *io, uint8_t palette[256][3])
 static void to_rgb(struct png_io *io, int color_type, int bit_depth, int channels, struct image *image)
 {
     size_t n = (size_t)image->width * (size_t)image->height;
-    uint8_t palette[256][3];
+    uint8_t palette[256][3] = {{0}};
     const uint8_t *in = io->raw;
     uint8_t *out = image->rgb;
 
@@ -111,7 +111,7 @@ static bool allocate_rows(struct png_io *io, const struct image *image, bool dir
     size_t row_bytes = png_get_rowbytes(io->png, io->info), height = (size_t)image->height;
 
     if (!direct)
-        io->raw = malloc(row_bytes * height);
+        io->raw = calloc(height, row_bytes);
     io->rows = calloc(height, sizeof *io->rows);
     if (!io->rows || (!direct && !io->raw))
         return err_set(err, ERR_MEMORY, "no memory for %d x %d pixels", image->width, image->height);

@@ -90,7 +90,7 @@ static uint8_t scale(const struct pnm *pnm, uint32_t value)
 /* A sample of the plain forms. */
 static bool read_plain(struct pnm *pnm, uint8_t *ret, struct err *err)
 {
-    uint32_t value;
+    uint32_t value = 0;
 
     if (pnm->kind == '1') { /* single digits, blanks between them not needed */
         int c;

@@ -14,12 +14,10 @@
 
 bool signal_init(struct signal *signal, size_t count, double rate, struct err *err)
 {
-    float complex *samples = calloc(count, sizeof *samples);
-
-    if (!samples)
-        return err_set(err, ERR_MEMORY, "no memory for %zu samples", count);
-    *signal = (struct signal){count, rate, samples};
-    return true;
+    signal->count = count;
+    signal->rate = rate;
+    signal->samples = calloc(count, sizeof *signal->samples);
+    return signal->samples || err_set(err, ERR_MEMORY, "no memory for %zu samples", count);
 }
 
 void signal_release(struct signal *signal)

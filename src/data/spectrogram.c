@@ -36,6 +36,10 @@ bool spectrogram_open(size_t window, size_t hop, struct spectrogram **ret, struc
 
     if (!s)
         return err_set(err, ERR_MEMORY, "no memory for a spectrogram");
+    if (window < 2 || hop < 1) {
+        free(s);
+        return err_set(err, ERR_INVALID, "a window of %zu samples every %zu", window, hop);
+    }
     *s = (struct spectrogram){.window = window, .hop = hop};
     s->weights = calloc(window, sizeof *s->weights);
     s->bins = calloc(window, sizeof *s->bins);
@@ -119,8 +123,8 @@ void spectrogram_power(struct spectrogram *spectrogram, const struct signal *sig
             float sum = 0;
 
             part(window, (size_t)height, (size_t)height - 1 - y, &low, &high);
-            for (size_t b = low; b < high; b++)
-                sum += spectrogram->bins[(b + (window + 1) / 2) % window]; /* frequency 0 to the middle */
+            for (size_t b = low; b < high; b++) /* frequency 0 to the middle */
+                sum += spectrogram->bins[b < window / 2 ? b + (window + 1) / 2 : b - window / 2];
             power[y * (size_t)width + x] = sum / (float)((end - first) * (high - low));
         }
     }

@@ -91,16 +91,23 @@ static int hop_channel(const struct drone_type *type, size_t index, uint32_t h)
     }
 }
 
+/* How many bursts that begin at start, start + period, … begin before the recording's end. */
+static uint32_t bursts(const struct synth *synth, double start, double period)
+{
+    return (uint32_t)ceil((synth->config.duration - start) / period);
+}
+
 static void add_hops(struct synth *synth, const struct drone_type *type, size_t index, struct random *random)
 {
     double rate = synth->config.rate, room = rate * 0.94 - type->hop_span - type->hop_bandwidth;
     double low = -type->hop_span / 2 + uniform(random, -0.5, 0.5) * (room > 0 ? room : 0);
-    double t = -type->hop_period * random_uniform(random), power = from_db(uniform(random, -3, 3));
-    uint32_t h = random_u32(random) >> 8;
+    double start = -type->hop_period * random_uniform(random), power = from_db(uniform(random, -3, 3));
+    uint32_t first = random_u32(random) >> 8, count = bursts(synth, start, type->hop_period);
 
-    for (; t < synth->config.duration; t += type->hop_period, h++) {
-        double channel = (double)hop_channel(type, index, h) / (type->hop_channels - 1);
-        struct burst burst = {t, type->hop_duration, low + channel * type->hop_span, type->hop_bandwidth, power};
+    for (uint32_t h = 0; h < count; h++) {
+        double channel = (double)hop_channel(type, index, first + h) / (type->hop_channels - 1);
+        struct burst burst = {start + h * type->hop_period, type->hop_duration, low + channel * type->hop_span,
+                              type->hop_bandwidth, power};
 
         signal_add_gfsk(&synth->drone, &burst, random);
     }
@@ -108,14 +115,16 @@ static void add_hops(struct synth *synth, const struct drone_type *type, size_t 
 
 static void add_video(struct synth *synth, const struct drone_type *type, struct random *random)
 {
-    double room = synth->config.rate * 0.94 - type->video_bandwidth, t = -type->video_period * random_uniform(random);
+    double room = synth->config.rate * 0.94 - type->video_bandwidth;
+    double start = -type->video_period * random_uniform(random);
+    uint32_t count = bursts(synth, start, type->video_period);
     struct burst burst = {.length = type->video_length,
                           .center = uniform(random, -0.5, 0.5) * room,
                           .bandwidth = type->video_bandwidth,
                           .power = from_db(uniform(random, -1, 3))};
 
-    for (; t < synth->config.duration; t += type->video_period) {
-        burst.start = t;
+    for (uint32_t i = 0; i < count; i++) {
+        burst.start = start + i * type->video_period;
         signal_add_ofdm(&synth->drone, synth->video, &burst, random);
     }
 }
@@ -124,10 +133,9 @@ static void add_video(struct synth *synth, const struct drone_type *type, struct
 static void add_wifi(struct synth *synth, double power, struct random *random)
 {
     double rate = synth->config.rate, width = fmin(WIFI_BANDWIDTH, rate * 0.4);
-    int channels = (int)((rate - width) / 5e6);
-    struct burst burst = {.center = 5e6 * ((int)random_below(random, (uint32_t)channels + 1) - channels / 2),
-                          .bandwidth = width,
-                          .power = power};
+    int side = (int)((rate - width) / 5e6 / 2); /* channels at each side of the middle */
+    struct burst burst = {
+        .center = 5e6 * ((int)random_below(random, 2 * (uint32_t)side + 1) - side), .bandwidth = width, .power = power};
     double t = -uniform(random, 0, 1e-3), busy = uniform(random, 0.3e-3, 1.8e-3);
 
     while (t < synth->config.duration) {
@@ -147,10 +155,11 @@ static void add_wifi(struct synth *synth, double power, struct random *random)
 /* Bluetooth-like: 1 MHz hops in slots of 625 µs anywhere in the band. */
 static void add_short_hops(struct synth *synth, double power, struct random *random)
 {
-    double rate = synth->config.rate, t = -uniform(random, 0, 625e-6);
+    const double slot = 625e-6, start = -uniform(random, 0, slot);
+    uint32_t count = bursts(synth, start, slot);
 
-    for (; t < synth->config.duration; t += 625e-6) {
-        struct burst burst = {t, 366e-6, uniform(random, -0.47, 0.47) * rate, 1e6, power};
+    for (uint32_t i = 0; i < count; i++) {
+        struct burst burst = {start + i * slot, 366e-6, uniform(random, -0.47, 0.47) * synth->config.rate, 1e6, power};
 
         signal_add_gfsk(&synth->band, &burst, random);
     }

@@ -54,7 +54,7 @@ static double share_within(const struct signal *signal, double center, double ba
     assert_true(spectrogram_open(BINS, BINS / 2, &spectrogram, &err));
     spectrogram_power(spectrogram, signal, 1, BINS, power);
     for (int row = 0; row < BINS; row++) {
-        double frequency = (BINS / 2 - 1 - row) * RATE / BINS;
+        double frequency = (BINS / 2.0 - 1 - row) * RATE / BINS;
 
         all += power[row];
         if (fabs(frequency - center) <= bandwidth / 2)

@@ -126,7 +126,7 @@ static void release_json(void *value)
 
 bool http_body_json(struct http_request *request, const json_t **ret)
 {
-    const char *data = request->body.data;
+    const char *data = request->body.data, *nul;
     size_t size = request->body.size;
     struct arena *arena = http_arena(request);
     json_error_t error;
@@ -139,6 +139,11 @@ bool http_body_json(struct http_request *request, const json_t **ret)
     if (!size) {
         *ret = NULL;
         return true;
+    }
+    nul = memchr(data, '\0', size); /* a character of UTF-8, though of no JSON text */
+    if (nul && text_is_utf8(data, (size_t)(nul - data))) {
+        reply_json_invalid(request, (size_t)(nul - data), "a NUL byte");
+        return false;
     }
     if (!text_is_utf8(data, size)) {
         http_reply_detail(request, 400, "There was an error parsing the body");

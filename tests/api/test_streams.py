@@ -32,8 +32,8 @@ class Streams(DaemonCase):
         text = answer.body.decode()
         for event in text.rstrip("\n").split("\n\n"):
             data = [line for line in event.split("\n") if not line.startswith(("id:", "retry:", ":"))]
-            self.assertEqual(len(data), 1, event)
-            self.assertTrue(data[0].startswith('data: {"'), event)
+            self.assertLessEqual(len(data), 1, event)
+            self.assertTrue(all(line.startswith('data: {"') for line in data), event)
         self.assertIn('"message": "训练完成！"', text)
         self.assertIn('", "level": "INFO", "message": "', text)
         self.assertTrue(text.endswith('data: {"status": "completed", "message": "任务结束"}\n\n'), text[-100:])
@@ -66,7 +66,7 @@ class Streams(DaemonCase):
         self.assertEqual([line for line in lines if "level" in line], stream)
 
     def test_other_accepts_get_the_stream(self):
-        for accept in ("*/*", "text/event-stream", "text/html,application/json;q=0.5,*/*;q=0.8"):
+        for accept in ("*/*", "text/event-stream", "text/html,*/*;q=0.8", "text/event-stream, application/json"):
             answer = self.daemon.ask("GET", self.path, {"Accept": accept})
             self.assertTrue(answer.headers["content-type"].startswith("text/event-stream"), accept)
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/text.h"
 #include "server/api_internal.h"
@@ -37,10 +38,19 @@ static void on_ended(struct store_watch *watch, bool deleted)
     http_stream_wake(reader->stream);
 }
 
+/* The first event of a stream says how soon a reader that was cut off may come again. */
+static void begin_event(struct log_reader *reader)
+{
+    if (!reader->begun)
+        buf_puts(reader->out, "retry: 3000\n");
+    reader->begun = true;
+}
+
 static bool on_event(void *arg, int64_t n, const char *line, size_t size)
 {
     struct log_reader *reader = arg;
 
+    begin_event(reader);
     buf_printf(reader->out, "id: %lld\ndata: ", (long long)n);
     buf_append(reader->out, line, size);
     buf_puts(reader->out, "\n\n");
@@ -61,35 +71,27 @@ static bool on_item(void *arg, int64_t n, const char *line, size_t size)
     return reader->out->size < HTTP_STREAM_CHUNK;
 }
 
-struct final {
-    int64_t seq;
-    struct buf *out;
-};
-
 static void on_final(void *arg, const struct store_task *task)
 {
-    struct final *final = arg;
+    struct log_reader *reader = arg;
 
-    if (task->seq != final->seq)
-        return;
-    buf_printf(final->out, "data: {\"status\": \"%s\", \"message\": ", task_state_name(task->state));
-    buf_json_string(final->out, tr("任务结束", "task ended"));
-    buf_puts(final->out, "}\n\n");
+    if (task->seq != reader->seq)
+        return; /* deleted, and the id given again */
+    begin_event(reader);
+    buf_printf(reader->out, "data: {\"status\": \"%s\", \"message\": ", task_state_name(task->state));
+    buf_json_string(reader->out, tr("任务结束", "task ended"));
+    buf_puts(reader->out, "}\n\n");
 }
 
 static enum http_stream_state next_events(void *arg, struct buf *out)
 {
     struct log_reader *reader = arg;
     struct store *store = reader->api->options.store;
-    struct final final = {reader->seq, out};
     bool open = store_log_is_open(store, reader->seq);
     struct err err;
 
     if (reader->deleted)
         return HTTP_STREAM_END;
-    if (!reader->begun)
-        buf_puts(out, "retry: 3000\n\n");
-    reader->begun = true;
     reader->out = out;
     reader->read = 0;
     if (!store_log_read(store, reader->seq, reader->next, LINES_AT_ONCE, on_event, reader, &err))
@@ -98,7 +100,7 @@ static enum http_stream_state next_events(void *arg, struct buf *out)
         return HTTP_STREAM_MORE;
     if (open)
         return HTTP_STREAM_WAIT;
-    store_find(store, reader->id, on_final, &final, NULL);
+    store_find(store, reader->id, on_final, reader, NULL);
     return HTTP_STREAM_END;
 }
 
@@ -125,12 +127,16 @@ static void closed(void *arg)
     free(reader);
 }
 
-/* Does the client ask for the log as an array, not as a stream? */
+/* Is application/json what the client would like best, that is, names first? */
 static bool wants_array(const struct http_request *request)
 {
+    static const char type[] = "application/json";
     const char *accept = http_header(request, "Accept");
 
-    return accept && strstr(accept, "application/json") && !strstr(accept, "text/event-stream");
+    if (!accept)
+        return false;
+    accept += strspn(accept, " \t");
+    return !strncasecmp(accept, type, sizeof type - 1) && strchr(",; \t", accept[sizeof type - 1]);
 }
 
 /* Where a reconnecting reader goes on: after the line that it saw last. */

@@ -148,8 +148,9 @@ static void show_progress(size_t done, size_t count, double seconds)
     memset(bar, '#', sizeof bar - 1);
     memset(bar + filled, '.', sizeof bar - 1 - filled);
     bar[sizeof bar - 1] = '\0';
-    fprintf(stderr, tr("\r[%s] %zu/%zu 张图像  剩余 %.0f 秒 ", "\r[%s] %zu/%zu pictures  %.0f s left "), bar, done,
-            count, done > 0 ? seconds * (double)(count - done) / (double)done : 0.0);
+    fprintf(stderr, tr("\r[%s] %zu/%zu 张图像", "\r[%s] %zu/%zu pictures"), bar, done, count);
+    if (done > 0)
+        fprintf(stderr, tr("  剩余 %.0f 秒 ", "  %.0f s left "), seconds * (double)(count - done) / (double)done);
     fflush(stderr);
 }
 

@@ -28,7 +28,7 @@ class Worker:
                                         pass_fds=(3,), preexec_fn=lambda: os.dup2(fd, 3),
                                         env=dict(os.environ, **(env or {})))
         theirs.close()
-        self.send({"type": "start", "task_id": "t", "kind": kind, "device": "cpu", "backend": "cpu",
+        self.send({"type": "start", "task_id": "t", "kind": kind, "device": "cpu", "backend": os.environ.get("RFUAV_TEST_BACKEND", "cpu"),
                    "asked_device": "cpu", "threads": 2, "memory_limit": 1 << 28, "language": "zh",
                    **start, "request": request})
 

@@ -47,7 +47,6 @@ static void say_header(struct inference *inf)
     task_log(task, LOG_INFO, tr("加载模型: %s", "loading the model: %s"), inf->request->weight_path);
     task_log(task, LOG_INFO, tr("推理数据: %s", "data: %s"), inf->request->source_path);
     task_log(task, LOG_INFO, tr("保存目录: %s", "output folder: %s"), inf->folder);
-    task_warn_without_gpu(task);
 }
 
 static void say_raw_files(struct inference *inf)

@@ -86,13 +86,6 @@ void task_log_metrics(struct task *task, const char *stage, json_t *metrics, con
     va_end(args);
 }
 
-void task_warn_without_gpu(struct task *task)
-{
-    if (task->asked_device && strncmp(task->asked_device, "cuda", 4) == 0 && strcmp(task->device, "cpu") == 0)
-        task_log(task, LOG_WARNING, "%s",
-                 tr("本机没有可用的 GPU，改用 CPU 运行", "this machine has no usable GPU: running on the CPU"));
-}
-
 void task_memory(struct task *task, uint64_t planned)
 {
     json_t *message = json_pack("{s:s, s:I}", "type", "memory", "planned", (json_int_t)planned);

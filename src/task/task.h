@@ -40,9 +40,6 @@ void task_log(struct task *task, enum log_level level, const char *fmt, ...) __a
 void task_log_metrics(struct task *task, const char *stage, json_t *metrics, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Says that a task that asked for a GPU runs on the CPU, when that is so. */
-void task_warn_without_gpu(struct task *task);
-
 /* Tells the daemon how many bytes the task will take on its device at most. */
 void task_memory(struct task *task, uint64_t planned);
 

@@ -63,7 +63,6 @@ static void say_header(struct training *t)
     task_log(task, LOG_INFO, tr("训练轮数: %lld", "epochs: %lld"), (long long)request->num_epochs);
     task_log(task, LOG_INFO, tr("保存目录: %s", "output folder: %s"), t->folder);
     task_log(task, LOG_INFO, tr("随机种子: %llu", "seed: %llu"), (unsigned long long)t->seed);
-    task_warn_without_gpu(task);
 }
 
 static bool is_class(const struct dataset *set, const char *name)

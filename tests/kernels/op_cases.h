@@ -205,6 +205,7 @@ static const struct op_case op_cases[] = {
     CONV(2, 2, 2, 8, 8, 3, 3, 1, 1, 1, 1, 1, 0),
     CONV(1, 8, 8, 1, 1, 3, 3, 1, 1, 0, 0, 1, 0),
     CONV(1, 7, 7, 64, 64, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
+    CONV(4, 15, 13, 32, 48, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
 
     PLAIN(build_batch_norm, 4, 7, 7, 16, 0, 0),
     PLAIN(build_batch_norm, 1, 5, 3, 17, 0, CASE_RELU),
@@ -241,9 +242,16 @@ static const struct op_case op_cases[] = {
 
     PLAIN(build_block, 2, 9, 7, 5, 16, 0),
     PLAIN(build_block, 1, 8, 8, 16, 24, 0),
+    PLAIN(build_block, 4, 15, 13, 3, 16, 0), /* enough tiles for Winograd */
     PLAIN(build_block, 2, 9, 7, 5, 16, CASE_INFER),
     PLAIN(build_bottleneck, 3, 37, 33, 3, 7, 0),
-    PLAIN(build_bottleneck, 2, 32, 32, 3, 5, CASE_ADAM),
+    PLAIN(build_bottleneck, 2, 32, 32, 3, 5, 0),
+    /* Adam only where no gradient is 0 but for rounding (a shift before another batch norm has such a one): the sign
+     * of that rounding would decide about a whole step */
+    CONV(2, 9, 7, 32, 48, 3, 3, 2, 2, 1, 1, 1, CASE_BIAS | CASE_ADAM),
+    CONV(2, 8, 9, 5, 7, 3, 3, 1, 1, 1, 1, 1, CASE_ADAM),
+    PLAIN(build_linear, 5, 0, 0, 37, 11, CASE_BIAS | CASE_ADAM),
+    PLAIN(build_batch_norm, 4, 7, 7, 16, 0, CASE_RELU | CASE_ADAM),
     PLAIN(build_bottleneck, 2, 37, 33, 3, 7, CASE_INFER),
 };
 enum { OP_CASES = sizeof op_cases / sizeof *op_cases };

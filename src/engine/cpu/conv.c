@@ -25,18 +25,24 @@ void cpu_conv2d_release(struct op *op)
     operand_release(&state->y);
 }
 
-/* Tries the problem with x and y as they lie, then in plain copies; each with the weight as it lies, then as oneDNN
- * likes it. Fast code first, in that order; if there is none, any. Leaves the layouts of the choice in *problem. */
+/* Tries the problem with x and y as they lie, then as convolutions like them, then plain; each with the weight as it
+ * lies, then as oneDNN likes it. Fast code first, in that order; if there is none, any. Leaves the layouts of the
+ * choice in *problem. */
 static dnnl_primitive_desc_t choose_layouts(struct stream *stream, struct conv_problem *problem)
 {
+    enum { FOUND, WANTED, PLAIN, LAYOUTS };
     const struct conv_problem found = *problem;
 
-    for (int round = 0; round < 8; round++) {
-        bool reference = round & 4, plain = round & 2, any_weight = round & 1;
+    for (int round = 0; round < 2 * LAYOUTS * 2; round++) {
+        bool reference = round >= 2 * LAYOUTS, any_weight = round & 1;
+        int layouts = round / 2 % LAYOUTS;
         dnnl_primitive_desc_t desc;
 
         *problem = found;
-        if (plain) {
+        if (layouts == WANTED) {
+            activation_wanted_md(stream, found.x, &problem->x_md);
+            activation_wanted_md(stream, found.y, &problem->y_md);
+        } else if (layouts == PLAIN) {
             activation_plain_md(found.x, &problem->x_md);
             activation_plain_md(found.y, &problem->y_md);
         }

@@ -303,6 +303,9 @@ int command_serve(int argc, char **argv)
     signal(SIGHUP, SIG_IGN);
     raise_descriptor_limit();
     setenv("UV_THREADPOOL_SIZE", "2", 0); /* the driver and the checkpoint */
+    /* for the workers: OpenMP's threads spin for about 10 µs at the end of a parallel part, not for milliseconds, in
+     * which workers that share the cores would only take them from each other */
+    setenv("GOMP_SPINCOUNT", "10000", 0);
     if (!(serve.arena = arena_new(0)) || uv_loop_init(&serve.loop) < 0) {
         warn("out of memory");
         return 1;

@@ -326,7 +326,8 @@ class Failures(DaemonCase):
         self.fails(path, train_path=path)
 
     def test_fewer_outputs_than_folders(self):
-        self.fails("num_classes", train_path=dataset(classes=("a", "b", "c")), num_classes=2)
+        root = dataset(classes=("a", "b", "c"))
+        self.fails("num_classes", train_path=root, val_path=root, num_classes=2)
 
     def test_weights_of_another_model(self):
         import torch

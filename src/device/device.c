@@ -181,11 +181,6 @@ bool device_set_ready(const struct device_set *set)
     return set->ready;
 }
 
-const char *device_backend(const struct device_info *device)
-{
-    return device->fake ? "cpu" : "cuda";
-}
-
 size_t device_count(const struct device_set *set)
 {
     return set->shown.count;

@@ -30,9 +30,6 @@ struct device_info {
     bool fake;                                       /* from a device file: runs on the CPU backend */
 };
 
-/* What computes there: "cuda", or "cpu" for a device of a file. */
-const char *device_backend(const struct device_info *device);
-
 /* The processor and memory of the machine. */
 struct host_info {
     char cpu_model[96];

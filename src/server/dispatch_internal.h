@@ -54,11 +54,16 @@ struct dispatch {
 };
 
 /* ---- dispatch.c ---- */
-void dispatch_soon(struct dispatch *dispatch); /* look at the queue in the loop's next turn */
 bool dispatch_jobs_add(struct jobs *jobs, struct job *job);
 void dispatch_jobs_remove(struct jobs *jobs, const struct job *job);
 void dispatch_free_job(struct job *job);
+
+/* ---- dispatch_queue.c ---- */
+void dispatch_soon(struct dispatch *dispatch); /* look at the queue in the loop's next turn */
+
+/* ---- dispatch_limits.c ---- */
 size_t dispatch_gpus(const struct dispatch *dispatch);
+void dispatch_learn_devices(struct dispatch *dispatch); /* once the driver has answered: the limits of each GPU */
 
 /* ---- dispatch_run.c ---- */
 

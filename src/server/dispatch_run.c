@@ -303,9 +303,9 @@ static json_t *start_message(const struct dispatch *dispatch, const struct job *
 
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s*, s:s, s:I, s:I, s:s*, s:s, s:O}", "type", "start", "task_id",
                      job->id, "kind", job->kind->name, "device", gpu ? gpu->id : "cpu", "backend",
-                     gpu ? device_backend(gpu) : "cpu", "device_uuid", gpu ? gpu->uuid : NULL, "asked_device",
-                     job->asked_device, "threads", (json_int_t)options->threads, "memory_limit",
-                     (json_int_t)options->cache_bytes, "weights_folder",
+                     placement_backend(gpu), "device_uuid", gpu ? gpu->uuid : NULL, "asked_device", job->asked_device,
+                     "threads", (json_int_t)options->threads, "memory_limit", (json_int_t)options->cache_bytes,
+                     "weights_folder",
                      options->weights_folder && *options->weights_folder ? options->weights_folder : NULL, "language",
                      text_language(), "request", job->request);
 }
@@ -314,12 +314,17 @@ void dispatch_start(struct dispatch *dispatch, struct job *job, int device)
 {
     static const struct worker_events events = {on_message, on_stderr_line, on_gone};
     const char *name = dispatch_device_id(dispatch, (size_t)device);
+    const struct device_info *gpu = gpu_of(dispatch, device);
     struct err err = {.message = "out of memory"};
     json_t *start;
 
     job->device = device;
     job->memory = job->placement.memory;
     dispatch_log(job, LOG_INFO, tr("资源已分配，使用设备: %s", "resources allocated, using device: %s"), name);
+    if (gpu && !gpu->fake && strcmp(placement_backend(gpu), "cuda") != 0)
+        dispatch_log(
+            job, LOG_WARNING, "%s",
+            tr("本程序不含CUDA支持，任务由CPU计算", "this build has no CUDA support: the CPU computes the task"));
     start = start_message(dispatch, job);
     if (!dispatch_jobs_add(&dispatch->running, job)) {
         json_decref(start);

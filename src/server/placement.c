@@ -64,6 +64,11 @@ static bool parse_device(const struct device_set *devices, const char *device, i
     return false;
 }
 
+const char *placement_backend(const struct device_info *gpu)
+{
+    return gpu && !gpu->fake && task_backend_exists("cuda") ? "cuda" : "cpu";
+}
+
 /* The largest memory among the devices that may be meant, its name, and what runs there. */
 static uint64_t capacity(const struct device_set *devices, int ask, const char **ret_id, const char **ret_backend)
 {
@@ -80,7 +85,7 @@ static uint64_t capacity(const struct device_set *devices, int ask, const char *
             continue;
         most = device->memory_total;
         *ret_id = device->id;
-        *ret_backend = device_backend(device);
+        *ret_backend = placement_backend(device);
     }
     return most;
 }

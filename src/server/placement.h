@@ -14,6 +14,10 @@ struct placement {
     uint64_t memory; /* planned bytes on such a device; 0: not known */
 };
 
+/* What computes on a device: "cuda", or "cpu" for a device of a file, for the CPU (NULL), and in a build without CUDA.
+ */
+const char *placement_backend(const struct device_info *gpu);
+
 /* Fills *ret, or appends the fault (device_unknown, device_out_of_range, does_not_fit; api contract, section 0) with
  * its text, `loc` ["body","device"] and `ctx` to `faults` and returns false. request: the kind's struct. */
 bool placement_check(const struct device_set *devices, const struct task_kind *kind, const void *request,

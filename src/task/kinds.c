@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "engine/backend.h"
 #include "task/admit.h"
 #include "task/requests.h"
 #include "task/work.h"
@@ -96,4 +97,11 @@ const struct task_kind *task_kind_find(const char *name)
         if (strcmp(task_kinds[i].name, name) == 0)
             return &task_kinds[i];
     return NULL;
+}
+
+bool task_backend_exists(const char *name)
+{
+    const struct backend *backend = backend_find(name);
+
+    return backend && backend->stream_open;
 }

@@ -58,4 +58,7 @@ extern const size_t task_kind_count;
 
 const struct task_kind *task_kind_find(const char *name); /* NULL: unknown */
 
+/* Can this build compute with the backend ("cpu", "cuda")? */
+bool task_backend_exists(const char *name);
+
 #endif

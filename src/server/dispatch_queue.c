@@ -1,0 +1,210 @@
+/* dispatch_queue.c - who starts next and where, and why the others wait; see dispatch.h */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "server/dispatch_internal.h"
+
+/* ---- devices as the scheduler sees them ---- */
+
+/* Bytes of a process that are in memory now. */
+static uint64_t resident_bytes(int pid)
+{
+    unsigned long long size, resident = 0;
+    char path[48];
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/statm", pid);
+    if ((file = fopen(path, "re"))) {
+        if (fscanf(file, "%llu %llu", &size, &resident) != 2)
+            resident = 0;
+        fclose(file);
+    }
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What a running job holds of its planned memory, as far as the monitor's latest sample can have seen it. */
+static uint64_t taken(const struct dispatch *dispatch, const struct job *job)
+{
+    const struct device_info *gpu = device_get(monitor_devices(dispatch->options.monitor), (size_t)job->device);
+    uint64_t bytes = 0;
+
+    if (!gpu)
+        bytes = job->worker ? resident_bytes(worker_pid(job->worker)) : 0;
+    else if (gpu->fake)
+        bytes = job->memory;
+    else if (job->allocated_at < monitor_sampled_at(dispatch->options.monitor))
+        bytes = job->allocated;
+    return bytes < job->memory ? bytes : job->memory;
+}
+
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static void describe_device(const struct dispatch *dispatch, size_t d, struct sched_device *ret)
+{
+    const struct device_info *gpu = device_get(monitor_devices(dispatch->options.monitor), d);
+    const struct host_info *host = device_host(monitor_devices(dispatch->options.monitor));
+    uint64_t used = gpu ? gpu->memory_used : host->memory_total - host->memory_available;
+
+    *ret = (struct sched_device){
+        .id = gpu ? gpu->id : "cpu", .gpu = gpu, .memory_free = gpu ? gpu->memory_free : host->memory_available};
+    if (gpu && !(gpu->has & DEVICE_HAS_MEMORY))
+        ret->memory_free = UINT64_MAX / 2;
+    for (int k = 0; k < SLOT_KINDS; k++)
+        ret->limit[k] = limits_get(&dispatch->limits, gpu ? (int)d : ASK_CPU, (enum slot_kind)k);
+    for (size_t i = 0; i < dispatch->running.count; i++) {
+        const struct job *job = dispatch->running.items[i];
+        uint64_t held;
+
+        if ((size_t)job->device != d)
+            continue;
+        held = taken(dispatch, job);
+        ret->memory_free = minus(ret->memory_free, job->memory - held);
+        ret->memory_ours += job->memory;
+        used = minus(used, held);
+        if (job->kind->slot == SLOT_NONE)
+            continue;
+        ret->used[job->kind->slot]++;
+        if (!ret->holder[job->kind->slot])
+            ret->holder[job->kind->slot] = job->id;
+    }
+    ret->memory_other = used;
+}
+
+/* ---- queueing and picking ---- */
+
+static bool place(struct dispatch *dispatch, struct job *job)
+{
+    struct arena *arena = arena_new(0);
+    json_t *faults = json_array();
+    void *request = arena ? arena_alloc(arena, job->kind->request->size) : NULL;
+
+    job->placed =
+        request && faults && fields_read(job->kind->request, job->request, "body", request, arena, faults) &&
+        placement_check(monitor_devices(dispatch->options.monitor), job->kind, request, &job->placement, faults);
+    if (!job->placed) {
+        const char *why = json_string_value(json_object_get(json_array_get(faults, 0), "msg"));
+
+        dispatch_jobs_remove(&dispatch->waiting, job);
+        dispatch_fail(dispatch, job, why ? why : "out of memory");
+        arena_free(arena);
+        json_decref(faults);
+        return false;
+    }
+    arena_free(arena);
+    json_decref(faults);
+    return true;
+}
+
+/* `等待CUDA:0资源...` */
+static void announce(struct job *job)
+{
+    char upper[64];
+    size_t i = 0;
+
+    for (; job->asked_device[i] && i < sizeof upper - 1; i++)
+        upper[i] = (char)toupper((unsigned char)job->asked_device[i]);
+    upper[i] = 0;
+    dispatch_log(job, LOG_INFO, tr("等待%s资源...", "waiting for %s resources..."), upper);
+    dispatch_set_state(job, TASK_QUEUED, job->kind->text(TASK_TEXT_QUEUED));
+    job->announced = true;
+}
+
+static void tell_reason(struct job *job, const struct sched_task *task, const struct sched_verdict *verdict,
+                        const struct sched_device *devices, size_t device_count)
+{
+    struct buf message;
+
+    buf_init(&message, 4096);
+    buf_printf(&message, "%s (", job->kind->text(TASK_TEXT_QUEUED));
+    sched_reason(task, verdict, devices, device_count, &message);
+    buf_puts(&message, ")");
+    if (!message.failed && (!job->reason || strcmp(job->reason, message.data) != 0)) {
+        free(job->reason);
+        job->reason = strdup(message.data);
+        store_change(job->dispatch->options.store, job->seq, STORE_MESSAGE,
+                     &(struct store_task){.message = message.data});
+    }
+    buf_release(&message);
+}
+
+static void pick(struct dispatch *dispatch)
+{
+    size_t n = dispatch->waiting.count, device_count = dispatch_device_count(dispatch);
+    struct sched_task *tasks = calloc(n, sizeof *tasks);
+    struct sched_device *devices = calloc(device_count, sizeof *devices);
+    struct sched_verdict *verdicts = calloc(n, sizeof *verdicts);
+    struct job **jobs = calloc(n, sizeof(struct job *));
+
+    if (tasks && devices && verdicts && jobs) {
+        for (size_t d = 0; d < device_count; d++)
+            describe_device(dispatch, d, &devices[d]);
+        for (size_t i = 0; i < n; i++) {
+            jobs[i] = dispatch->waiting.items[i];
+            tasks[i] = (struct sched_task){.id = jobs[i]->id,
+                                           .slot = jobs[i]->kind->slot,
+                                           .ask = jobs[i]->placement.ask,
+                                           .priority = (int)jobs[i]->priority,
+                                           .seq = jobs[i]->seq,
+                                           .since = jobs[i]->since,
+                                           .memory = jobs[i]->placement.memory};
+        }
+        if (sched_pick(tasks, n, devices, device_count, clock_seconds(), dispatch->options.reserve_after, verdicts) ==
+            SIZE_MAX)
+            n = 0;
+        /* reasons first: they name tasks that a failing start would free */
+        for (size_t i = 0; i < n; i++)
+            if (verdicts[i].outcome != SCHED_START)
+                tell_reason(jobs[i], &tasks[i], &verdicts[i], devices, device_count);
+        for (size_t i = 0; i < n; i++)
+            if (verdicts[i].outcome == SCHED_START) {
+                dispatch_jobs_remove(&dispatch->waiting, jobs[i]);
+                dispatch_start(dispatch, jobs[i], verdicts[i].device);
+            }
+    }
+    free(tasks);
+    free(devices);
+    free(verdicts);
+    free(jobs);
+}
+
+static void look_at_queue(uv_timer_t *timer)
+{
+    struct dispatch *dispatch = timer->data;
+
+    dispatch_learn_devices(dispatch);
+    if (dispatch->stopped && dispatch->running.count == 0) {
+        void (*stopped)(void *) = dispatch->stopped;
+
+        dispatch->stopped = NULL;
+        dispatch->closed = true;
+        stopped(dispatch->stopped_arg);
+        return;
+    }
+    if (dispatch->stopped || dispatch->closed || !dispatch->knows_devices)
+        return;
+    for (size_t i = 0; i < dispatch->waiting.count;) {
+        struct job *job = dispatch->waiting.items[i];
+
+        if (!job->placed && !place(dispatch, job)) /* it has failed and is gone */
+            continue;
+        if (!job->announced)
+            announce(job);
+        i++;
+    }
+    if (dispatch->waiting.count)
+        pick(dispatch);
+}
+
+void dispatch_soon(struct dispatch *dispatch)
+{
+    uv_timer_start(&dispatch->soon, look_at_queue, 0, 0);
+}

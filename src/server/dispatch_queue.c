@@ -104,9 +104,10 @@ static bool place(struct dispatch *dispatch, struct job *job)
     return true;
 }
 
-/* `等待CUDA:0资源...` */
-static void announce(struct job *job)
+/* `等待CUDA:0资源...`, and a word when a GPU was asked for on a machine without. */
+static void announce(struct dispatch *dispatch, struct job *job)
 {
+    const char *note = device_set_note(monitor_devices(dispatch->options.monitor));
     char upper[64];
     size_t i = 0;
 
@@ -114,6 +115,11 @@ static void announce(struct job *job)
         upper[i] = (char)toupper((unsigned char)job->asked_device[i]);
     upper[i] = 0;
     dispatch_log(job, LOG_INFO, tr("等待%s资源...", "waiting for %s resources..."), upper);
+    if (job->placement.ask == ASK_CPU && strncmp(job->asked_device, "cuda", 4) == 0)
+        dispatch_log(
+            job, LOG_WARNING,
+            tr("本机没有可用的 GPU，改用 CPU 运行%s%s", "this machine has no usable GPU: running on the CPU%s%s"),
+            note ? ": " : "", note ? note : "");
     dispatch_set_state(job, TASK_QUEUED, job->kind->text(TASK_TEXT_QUEUED));
     job->announced = true;
 }
@@ -197,7 +203,7 @@ static void look_at_queue(uv_timer_t *timer)
         if (!job->placed && !place(dispatch, job)) /* it has failed and is gone */
             continue;
         if (!job->announced)
-            announce(job);
+            announce(dispatch, job);
         i++;
     }
     if (dispatch->waiting.count)

@@ -9,9 +9,9 @@
  *                     {"type":"memory","planned"[,"allocated"]}   allocated: bytes it holds on the device already
  *                     {"type":"end","status":"completed"|"failed"|"cancelled"[,"error"][,"stats"]}   last, once
  *
- * Who writes which line of the log: the daemon those before the work (waiting for a device, device given) and about its
- * end (cancelled by the user; failed, with the error of the end message); the worker all others, from `开始训练...` to
- * `训练完成！`, and that it let go after a cancel.
+ * Who writes which line of the log: the daemon those before the work (waiting for a device, "cuda" without a GPU,
+ * device given) and about its end (cancelled by the user; failed, with the error of the end message); the worker all
+ * others, from `开始训练...` to `训练完成！`, and that it let go after a cancel.
  *
  * When its socket closes, the worker exits at once: the daemon is gone or wants it gone. */
 #ifndef RFUAV_TASK_MESSAGE_H

@@ -76,11 +76,12 @@ static bool check_byteorder(struct reader *r)
 
     if (!entry)
         return true;
-    if (entry->size >= sizeof order || !zipfile_read(&r->zip, entry, order, r->err))
-        return err_set(r->err, ERR_INVALID, "has a damaged entry %s", entry->name);
+    if (entry->size < sizeof order && !zipfile_read(&r->zip, entry, order, r->err))
+        return false;
     if (strcmp(order, "little") != 0)
         return err_set(r->err, ERR_INVALID,
-                       "was written on a big-endian machine; save it again on a little-endian one");
+                       "was written on a big-endian machine (byteorder \"%s\"); save it again on a little-endian one",
+                       order);
     return true;
 }
 

@@ -205,6 +205,8 @@ bool zipfile_read(const struct zipfile *zip, const struct zip_entry *entry, void
     start = entry->local_offset + LOCAL_SIZE + get_u16(local + 26) + get_u16(local + 28);
     if (!source_read(zip->source, start, (size_t)entry->size, out, err))
         return err_prefix(err, "entry %s", entry->name);
+    if (!entry->crc)
+        return true;
     crc = (uint32_t)crc32_z(0, out, (size_t)entry->size);
     if (crc != entry->crc)
         return err_set(err, ERR_INVALID, "entry %s is damaged: its checksum is %08x and should be %08x", entry->name,

@@ -15,7 +15,7 @@
 struct zip_entry {
     const char *name;            /* UTF-8 or whatever the writer took; no NUL inside */
     uint64_t size, local_offset; /* bytes of content; where its local header is */
-    uint32_t crc;                /* CRC-32 of the content */
+    uint32_t crc;                /* CRC-32 of the content; 0: not known */
     const char *obstacle;        /* NULL, or why it cannot be read: "compressed", "encrypted" */
 };
 
@@ -30,7 +30,8 @@ bool zipfile_open(struct zipfile *ret, const struct source *source, struct arena
 
 const struct zip_entry *zipfile_find(const struct zipfile *zip, const char *name); /* NULL: none */
 
-/* Writes the content, entry->size bytes, to `out`; the checksum must fit. A compressed entry is refused by name. */
+/* Writes the content, entry->size bytes, to `out`; the checksum must fit, where
+ * there is one: torch.serialization.set_crc32_options(False) leaves it 0. A compressed entry is refused by name. */
 bool zipfile_read(const struct zipfile *zip, const struct zip_entry *entry, void *out, struct err *err);
 
 /* Writing: entries one after the other, then the directory. Content begins at multiples of 64 bytes. */

@@ -138,6 +138,17 @@ class Read(FormatsTest):
                     entry.write(old.read(name))
         self.assert_reads(self.path("64.pth"), expected)
 
+    def test_without_checksums(self):
+        """As PyTorch 2.6 and later leave them after torch.serialization.set_crc32_options(False): all 0."""
+        expected = parameters()
+        with open(self.saved(expected), "rb") as file:
+            data = bytearray(file.read())
+        at = data.index(b"PK\1\2")
+        while data[at:at + 4] == b"PK\1\2":
+            data[at + 16:at + 20] = bytes(4)
+            at += 46 + sum(struct.unpack("<HHH", data[at + 28:at + 34]))
+        self.assert_reads(self.write("nocrc.pth", bytes(data)), expected)
+
     def test_damage_is_named(self):
         self.saved({"w": torch.randn(64)})
         self.refused(self.rezip(zipfile.ZIP_STORED, data_0=None), "data/0", "missing")

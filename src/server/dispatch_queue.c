@@ -185,6 +185,7 @@ static void pick(struct dispatch *dispatch)
 static void look_at_queue(uv_timer_t *timer)
 {
     struct dispatch *dispatch = timer->data;
+    double begun = clock_seconds();
 
     dispatch_learn_devices(dispatch);
     if (dispatch->stopped && dispatch->running.count == 0) {
@@ -208,9 +209,15 @@ static void look_at_queue(uv_timer_t *timer)
     }
     if (dispatch->waiting.count)
         pick(dispatch);
+    dispatch->look_seconds = clock_seconds() - begun;
 }
 
+/* In the next turn; with thousands that wait a look takes milliseconds: then most of the time is for other work. */
 void dispatch_soon(struct dispatch *dispatch)
 {
-    uv_timer_start(&dispatch->soon, look_at_queue, 0, 0);
+    enum { REST = 4, REST_MAX_MS = 100 };
+    double rest = 1000 * REST * dispatch->look_seconds;
+
+    if (!uv_is_active((uv_handle_t *)&dispatch->soon))
+        uv_timer_start(&dispatch->soon, look_at_queue, rest < REST_MAX_MS ? (uint64_t)rest : REST_MAX_MS, 0);
 }

@@ -14,6 +14,10 @@
 #include "base/text.h"
 #include "server/store_internal.h"
 
+#define COUNT_ONE_MORE                                                                                                 \
+    " INSERT INTO counts VALUES (new.kind, new.status, 1) ON CONFLICT (kind, status) DO UPDATE SET n = n + 1;"
+#define COUNT_ONE_LESS " UPDATE counts SET n = n - 1 WHERE kind = old.kind AND status = old.status;"
+
 /* migrations[i] turns schema version i into i + 1; released ones are never edited */
 static const char *const migrations[] = {
     "CREATE TABLE tasks ("
@@ -23,6 +27,13 @@ static const char *const migrations[] = {
     " request TEXT);"
     "CREATE INDEX tasks_kind ON tasks (kind);"
     "CREATE INDEX tasks_kind_status ON tasks (kind, status);"
+    /* so that a start need not count, however many there are */
+    "CREATE TABLE counts (kind TEXT NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, status))"
+    " WITHOUT ROWID;"
+    "CREATE TRIGGER task_added AFTER INSERT ON tasks BEGIN" COUNT_ONE_MORE " END;"
+    "CREATE TRIGGER task_moved AFTER UPDATE OF status ON tasks WHEN old.status <> new.status BEGIN" COUNT_ONE_LESS
+        COUNT_ONE_MORE " END;"
+    "CREATE TRIGGER task_dropped AFTER DELETE ON tasks BEGIN" COUNT_ONE_LESS " END;"
     "CREATE INDEX tasks_unfinished ON tasks (status) WHERE status IN ('pending', 'queued', 'running');"
     "CREATE TABLE logs (task INTEGER NOT NULL, n INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY (task, n))"
     " WITHOUT ROWID;"
@@ -173,18 +184,14 @@ bool store_commit(struct store *store)
 
 bool store_is_dirty(const struct store *store)
 {
-    if (store->line_count || store->in_transaction || store->trash)
-        return true;
-    for (size_t i = 0; i < store->record_count; i++)
-        if (store->records[i]->dirty)
-            return true;
-    return false;
+    return store->changed || store->in_transaction || store->trash;
 }
 
 bool store_flush(struct store *store, struct err *err)
 {
     if (!store_apply(store) || !store_purge_trash(store) || !store_commit(store))
         return store_fail(store, err);
+    store->changed = false;
     store_release_records(store);
     return true;
 }

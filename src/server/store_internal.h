@@ -33,7 +33,7 @@
                   "ORDER BY seq")                                                                                      \
     X(FIRST, "SELECT seq FROM tasks WHERE kind = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2")                              \
     X(FIRST_STATE, "SELECT seq FROM tasks WHERE kind = ?1 AND status = ?3 ORDER BY seq DESC LIMIT 1 OFFSET ?2")        \
-    X(COUNT, "SELECT kind, status, count(*) FROM tasks GROUP BY kind, status")                                         \
+    X(COUNT, "SELECT kind, status, n FROM counts")                                                                     \
     X(DELETE, "DELETE FROM tasks WHERE seq = ?1")                                                                      \
     X(TRASH, "INSERT OR IGNORE INTO trash (task) VALUES (?1)")                                                         \
     X(TRASH_NEXT, "SELECT task FROM trash LIMIT 1")                                                                    \
@@ -88,6 +88,7 @@ struct store {
     struct kind_count *counts;
     size_t count_kinds;
     uint64_t generation;
+    bool changed; /* since the last flush: a record or a line */
     bool in_transaction, transaction_syncs, trash;
     int wal_pages;
 };

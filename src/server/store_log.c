@@ -90,6 +90,7 @@ void store_log(struct store *store, int64_t seq, const char *text, size_t size)
     *line = (struct line){.seq = seq, .n = ++record->last_line, .size = size, .text = copy};
     store->line_count++;
     store->line_bytes += size;
+    store->changed = true;
     if (!record->first_line)
         record->first_line = 1;
     /* a tenth more than wanted, so that dropping is done in portions */
@@ -298,7 +299,7 @@ void store_log_end(struct store *store, int64_t seq)
 
     if (!record || !record->log_open)
         return;
-    record->dirty = true; /* so that the next flush looks whether memory may forget it */
+    record->dirty = store->changed = true; /* so that the next flush looks whether memory may forget it */
     record->applied = false;
     store_end_watches(store, record, false);
 }

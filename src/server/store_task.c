@@ -294,7 +294,7 @@ void store_change(struct store *store, int64_t seq, unsigned set, const struct s
         clock_iso(now);
         set_text(&record->task.updated_at, now);
     }
-    record->dirty = true;
+    record->dirty = store->changed = true;
     record->applied = false;
     store->generation++;
 }

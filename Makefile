@@ -20,12 +20,12 @@ PYTHON  ?= /usr/bin/python3
 
 # --- what it is made of ---------------------------------------------------------------------------------------------
 
-PACKAGES   := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libjpeg libpng libtiff-4 libwebp libwebpdemux libzip zlib \
+PACKAGES   := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libjpeg libpng libtiff-4 libwebp libwebpdemux zlib \
               pangocairo fftw3f
 LIBS_NO_PC := -lgif -ldnnl -lm -ldl -lpthread
 
 DEB_BUILD  := gcc make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libyaml-dev \
-              libjpeg-dev libpng-dev libtiff-dev libgif-dev libwebp-dev libzip-dev zlib1g-dev \
+              libjpeg-dev libpng-dev libtiff-dev libgif-dev libwebp-dev zlib1g-dev \
               libpango1.0-dev libfftw3-dev libdnnl-dev fonts-noto-cjk
 DEB_TEST   := libcmocka-dev python3 python3-requests python3-yaml python3-pil python3-numpy python3-torch \
               python3-torchvision
@@ -135,7 +135,7 @@ $(FUZZ_BIN): $B/%: $B/%.o $B/librfuav.a
 fuzz-run: $(FUZZ_BIN)
 	@set -e; for t in $(if $T,$(filter %/fuzz_$T,$^),$^); do name=$${t##*/fuzz_}; mkdir -p $B/corpus/$$name; \
 	    echo "== $$name, $(SECONDS_EACH) s"; \
-	    $$t -max_total_time=$(SECONDS_EACH) -rss_limit_mb=4096 -timeout=20 -print_final_stats=1 \
+	    $$t -artifact_prefix=$B/corpus/ -max_total_time=$(SECONDS_EACH) -rss_limit_mb=4096 -timeout=20 -print_final_stats=1 \
 	        $B/corpus/$$name tests/fuzz/corpus/$$name >$B/corpus/$$name.log 2>&1 || \
 	        { tail -n 60 $B/corpus/$$name.log; exit 1; }; \
 	    grep -E 'Done|stat::number_of_executed_units' $B/corpus/$$name.log; done

@@ -109,6 +109,42 @@ uint64_t decode_memory(int64_t batch_size, int64_t image_size)
     return (uint64_t)batch_size * image * BATCHES_AHEAD + (uint64_t)THREADS * PICTURE;
 }
 
+/* net_plan(), remembered for the configurations that were asked for last: it takes milliseconds, and a client that
+ * starts many tasks starts them alike. One thread. */
+static bool plan_memory_of(const struct net_config *config, struct net_memory *ret, struct err *err)
+{
+    static struct {
+        char model[32], backend[8];
+        int num_classes, image_size, batch_size;
+        enum net_mode mode;
+        enum dtype precision;
+        struct net_memory memory;
+    } known[32], *entry;
+    static size_t next;
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].model, config->model) == 0 && strcmp(known[i].backend, config->backend) == 0 &&
+            known[i].num_classes == config->num_classes && known[i].image_size == config->image_size &&
+            known[i].batch_size == config->batch_size && known[i].mode == config->mode &&
+            known[i].precision == config->precision) {
+            *ret = known[i].memory;
+            return true;
+        }
+    if (!net_plan(config, ret, err))
+        return false;
+    entry = &known[next++ % (sizeof known / sizeof *known)];
+    if (snprintf(entry->model, sizeof entry->model, "%s", config->model) >= (int)sizeof entry->model ||
+        snprintf(entry->backend, sizeof entry->backend, "%s", config->backend) >= (int)sizeof entry->backend)
+        entry->model[0] = 0; /* a name that does not fit is not remembered */
+    entry->num_classes = config->num_classes;
+    entry->image_size = config->image_size;
+    entry->batch_size = config->batch_size;
+    entry->mode = config->mode;
+    entry->precision = config->precision;
+    entry->memory = *ret;
+    return true;
+}
+
 /* The memory of a net and, when it computes on the host, of its loader; what would fit when that is too much. */
 static uint64_t run_memory(const struct net_config *config, uint64_t available, char *advice, size_t advice_size)
 {
@@ -118,7 +154,7 @@ static uint64_t run_memory(const struct net_config *config, uint64_t available, 
     struct err err;
     int largest;
 
-    if (!net_plan(config, &memory, &err))
+    if (!plan_memory_of(config, &memory, &err))
         return 0;
     total = memory.total + loader;
     if (total <= available || !advice || advice_size == 0)

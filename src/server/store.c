@@ -359,8 +359,10 @@ void store_checkpoint(const char *folder)
     char path[PATH_MAX];
     sqlite3 *db = NULL;
 
+    /* a connection knows of the log only after it has read */
     if (snprintf(path, sizeof path, "%s/rfuav.db", folder) < (int)sizeof path &&
-        sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK)
+        sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK &&
+        sqlite3_exec(db, "SELECT 1 FROM tasks LIMIT 1", NULL, NULL, NULL) == SQLITE_OK)
         sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     sqlite3_close(db);
 }

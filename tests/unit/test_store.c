@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -450,6 +451,38 @@ static void limits_and_lock(void **state)
     assert_non_null(strstr(err.message, pid));
 }
 
+/* The write-ahead log goes into the database while the store is open, and is used anew. */
+static void checkpoints(void **state)
+{
+    int64_t a = add("a", "training");
+    struct stat status;
+    char path[96], text[1000];
+    int pages;
+
+    (void)state;
+    memset(text, 'x', sizeof text);
+    for (int i = 0; i < 500; i++) {
+        store_log(store, a, text, sizeof text);
+        if (i % 10 == 0)
+            assert_true(store_flush(store, &err));
+    }
+    assert_true(store_flush(store, &err));
+    pages = store_wal_pages(store);
+    assert_true(pages > 100);
+    store_log(store, a, "in the open transaction", 23);
+    lines(a, 501, 1);
+    store_checkpoint(folder);
+    snprintf(path, sizeof path, "%s/rfuav.db", folder);
+    assert_int_equal(stat(path, &status), 0);
+    assert_true(status.st_size > 500000);
+    assert_true(store_flush(store, &err));
+    store_checkpoint(folder);
+    store_log(store, a, "last", 4);
+    assert_true(store_flush(store, &err));
+    assert_true(store_wal_pages(store) < pages);
+    assert_string_equal(lines(a, 502, 1), "502:last ");
+}
+
 /* Random changes against a plain model of what must be there. */
 static void random_walk(void **state)
 {
@@ -549,6 +582,7 @@ int main(void)
         T(delete_takes_the_log_along),
         T(watchers),
         T(limits_and_lock),
+        T(checkpoints),
         T(random_walk),
     };
 

@@ -13,6 +13,7 @@ enum {
     HTTP_BODIES_MAX = 256 << 20,  /* of all requests under way; more is 503 */
     HTTP_ARENA_MAX = 64 << 20,    /* of one request */
     HTTP_IDLE_SECONDS = 60,       /* a connection on which nothing moves */
+    HTTP_POOL = 16 << 10,         /* of a connection: headers, and a piece of body or answer */
     HTTP_URI_INLINE = 256,
 };
 

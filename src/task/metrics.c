@@ -42,7 +42,7 @@ static size_t rank_of(const float *x, size_t n, size_t label)
     size_t before = 0;
 
     for (size_t i = 0; i < n; i++)
-        before += x[i] > x[label] || (x[i] == x[label] && i < label) || (isnan(x[label]) && i < label);
+        before += x[i] > x[label] || (i < label && (x[i] == x[label] || isnan(x[label])));
     return before;
 }
 

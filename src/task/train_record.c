@@ -44,7 +44,7 @@ enum { MEASURES = sizeof measures / sizeof *measures };
 
 static double measured(const struct measure *measure, const struct metrics *metrics)
 {
-    return *(const double *)((const char *)metrics + measure->offset);
+    return *(const double *)(const void *)((const char *)metrics + measure->offset);
 }
 
 static char *path_in(struct train_record *record, const char *name)

@@ -25,6 +25,7 @@
 enum { NICENESS = 5 };
 
 static atomic_bool cancel_wanted; /* lock-free: set by the listening thread and by SIGTERM */
+static atomic_bool work_done;     /* from here on nobody need listen */
 
 static void on_term(int signal_number)
 {
@@ -55,29 +56,31 @@ static void send_message(struct task *task, json_t *message)
     json_decref(message);
 }
 
-/* Waits for the next packet; NULL with *err set for a malformed one. Ends the process when the socket is closed. */
-static json_t *receive(char *packet, struct err *err)
+/* Waits for the next packet; returns its size, or 0 when the socket is closed. */
+static size_t receive(char *packet)
 {
     ssize_t size;
 
     do
         size = recv(MESSAGE_DESCRIPTOR, packet, MESSAGE_MAX, 0);
     while (size < 0 && errno == EINTR);
-    if (size <= 0)
-        _exit(1);
-    return message_parse(packet, (size_t)size, err);
+    return size > 0 ? (size_t)size : 0;
 }
 
 static void *listen_to_daemon(void *packet)
 {
-    for (;;) {
+    size_t size;
+
+    while ((size = receive(packet)) > 0) {
         struct err err;
-        json_t *message = receive(packet, &err);
+        json_t *message = message_parse(packet, size, &err);
 
         if (message && strcmp(json_string_value(json_object_get(message, "type")), "cancel") == 0)
             atomic_store(&cancel_wanted, true);
         json_decref(message);
     }
+    if (!atomic_load(&work_done))
+        _exit(1);
     return NULL;
 }
 
@@ -173,6 +176,7 @@ int command_worker(int argc, char **argv)
     struct err err = {0};
     pthread_t listener;
     json_t *start;
+    size_t size;
     bool ok;
 
     (void)argc;
@@ -180,14 +184,16 @@ int command_worker(int argc, char **argv)
     become_worker();
     if (!arena)
         leave("out of memory");
-    if (!(start = receive(first, &err)))
+    if ((size = receive(first)) == 0)
+        leave("no start message: only the daemon starts a worker");
+    if (!(start = message_parse(first, size, &err)))
         leave(err.message);
     text_set_language(text_of(start, "language"));
     if (pthread_create(&listener, NULL, listen_to_daemon, later) != 0)
         leave("cannot start the listening thread");
     ok = run_task(start, arena, &err);
-    /* From here on the daemon may close the socket: that is no reason to die any more. */
-    pthread_cancel(listener);
+    atomic_store(&work_done, true);
+    shutdown(MESSAGE_DESCRIPTOR, SHUT_RD); /* wakes the listener */
     pthread_join(listener, NULL);
     send_end(ok, &err);
     json_decref(start);

@@ -60,6 +60,7 @@ class Worker:
             pass
         self.close()
         assert self.messages and self.messages[-1]["type"] == "end", (self.messages[-3:], self.stderr)
+        assert self.process.returncode == 0, self.stderr  # a sanitizer speaks after the end message
         return self.messages[-1]
 
     def close(self):

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "http/internal.h"
 
 static const char type_json[] = "application/json";
@@ -144,17 +145,23 @@ void http_reply_json(struct http_request *request, int status, json_t *value)
 
 void http_reply_detail(struct http_request *request, int status, const char *fmt, ...)
 {
-    char text[2048];
+    enum { MOST = 1 << 20 };
+    char *text = NULL;
     struct buf json;
     va_list args;
 
     va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
+    if (vasprintf(&text, fmt, args) < 0)
+        text = NULL;
     va_end(args);
-    buf_init(&json, 16 * sizeof text);
+    for (char *p = text; p && !text_is_utf8(text, strlen(text)) && *p; p++)
+        if (*p & 0x80)
+            *p = '?'; /* a file's name in some older encoding */
+    buf_init(&json, MOST);
     buf_puts(&json, "{\"detail\":");
     buf_json_string(&json, text);
     buf_puts(&json, "}");
+    free(text);
     http_reply_buf(request, status, &json);
 }
 

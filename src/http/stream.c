@@ -13,7 +13,7 @@ struct http_stream {
     void *arg;
     struct buf out; /* fetched from the source, sent up to `sent` */
     size_t sent;
-    bool suspended, ping_due, ended, quit;
+    bool opened, suspended, ping_due, ended, quit;
     double last_sent;
     uv_poll_t hangup; /* a suspended connection is not watched by MHD: the client's leaving would go unseen */
     bool watching;
@@ -94,7 +94,8 @@ static void release(void *cls)
     struct http_stream *stream = cls;
     struct http_server *server = stream->server;
 
-    stream->source.closed(stream->arg);
+    if (stream->opened)
+        stream->source.closed(stream->arg);
     *stream->link = stream->next;
     if (stream->next)
         stream->next->link = stream->link;
@@ -163,6 +164,9 @@ struct http_stream *http_stream_open(struct http_request *request, const char *t
     MHD_add_response_header(response, "x-accel-buffering", "no");
     MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END);
     http_queue(request, 200, response);
+    if (!request->queued)
+        return NULL; /* released already */
+    stream->opened = true;
     return stream;
 }
 

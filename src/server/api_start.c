@@ -61,10 +61,8 @@ static void reply_outside(struct http_request *request, const struct settings *s
     buf_init(&roots, 4096);
     for (size_t i = 0; i < settings->data_roots.count; i++)
         buf_printf(&roots, "%s%s", i ? ", " : "", settings->data_roots.items[i]);
-    http_reply_detail(
-        request, 403,
-        tr("路径 %.500s 不在允许的目录之内: %.1000s", "path %.500s is outside the allowed folders: %.1000s"), path,
-        roots.data ? roots.data : "");
+    http_reply_detail(request, 403, tr("路径 %s 不在允许的目录之内: %s", "path %s is outside the allowed folders: %s"),
+                      path, roots.data ? roots.data : "");
     buf_release(&roots);
 }
 

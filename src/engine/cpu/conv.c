@@ -10,6 +10,7 @@ struct conv_state {
     struct operand x, weight, y; /* inputs or outputs, by pass */
     struct primitive residual;   /* forward: brings it to where the result will be */
     size_t scratchpad;           /* offset in scratch */
+    size_t weight_offset;        /* of the form that is used, from the weight's beginning */
 };
 
 void cpu_conv2d_release(struct op *op)
@@ -55,37 +56,93 @@ static dnnl_primitive_desc_t choose_layouts(struct stream *stream, struct conv_p
     return NULL;
 }
 
-/* Chooses; an undecided weight takes the layout of the choice; then operands for what lies otherwise than chosen. */
+static const dnnl_query_t weight_queries[] = {dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_diff_weights_md};
+
+/* An undecided weight takes the layout of the choice, and `ready` behind unless that is NULL. */
+static bool decide_weight(struct stream *stream, const struct conv_problem *problem, dnnl_primitive_desc_t desc,
+                          const dnnl_memory_desc_t *ready, struct tensor *weight, struct err *err)
+{
+    dnnl_memory_desc_t plain;
+
+    if (weight->fixed)
+        return true;
+    weight_plain_md(weight, problem->attrs->groups, &plain);
+    return stream_set_layout(stream, weight, dnnl_primitive_desc_query_md(desc, weight_queries[problem->pass], 0),
+                             &plain, ready, err);
+}
+
+/* The choice, and operands for what lies otherwise than chosen. */
 static bool choose_operands(struct stream *stream, struct op *op, struct conv_problem *problem, struct tensor *weight,
                             struct conv_state *state, dnnl_primitive_desc_t *ret, struct err *err)
 {
-    static const dnnl_query_t queries[] = {dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_diff_weights_md};
     const enum conv_pass pass = problem->pass;
     const struct conv_problem found = *problem;
-    const int groups = problem->attrs->groups;
     dnnl_primitive_desc_t desc = choose_layouts(stream, problem);
-    dnnl_memory_desc_t lies, plain;
-    bool ok = true;
+    dnnl_memory_desc_t lies;
 
     if (!desc)
         return err_set(err, ERR_DEVICE, "oneDNN has no convolution for %s", weight->name ? weight->name : "a weight");
-    problem->weight_md = *dnnl_primitive_desc_query_md(desc, queries[pass], 0);
-    if (!weight->fixed) {
-        weight_plain_md(weight, groups, &plain);
-        ok = stream_set_layout(stream, weight, &problem->weight_md, &plain, err);
-        weight->fixed = ok && pass != CONV_BACKWARD_WEIGHT;
-    }
-    weight_md(weight, groups, &lies);
-    ok = ok && operand_make(stream, op, pass != CONV_BACKWARD_DATA, &found.x_md, &problem->x_md, &state->x, err) &&
-         operand_make(stream, op, pass != CONV_BACKWARD_WEIGHT, &lies, &problem->weight_md, &state->weight, err) &&
-         operand_make(stream, op, pass != CONV_FORWARD, &found.y_md, &problem->y_md, &state->y, err);
+    *ret = desc;
+    problem->weight_md = *dnnl_primitive_desc_query_md(desc, weight_queries[pass], 0);
+    if (!decide_weight(stream, problem, desc, NULL, weight, err))
+        return false;
+    weight_md(weight, problem->attrs->groups, &lies);
+    return operand_make(stream, op, pass != CONV_BACKWARD_DATA, &found.x_md, &problem->x_md, &state->x, err) &&
+           operand_make(stream, op, pass != CONV_BACKWARD_WEIGHT, &lies, &problem->weight_md, &state->weight, err) &&
+           operand_make(stream, op, pass != CONV_FORWARD, &found.y_md, &problem->y_md, &state->y, err);
+}
+
+/* The choice with ready transformed weights, for those that are computed once for many runs. *ret is NULL where that
+ * is not to be had. */
+static bool choose_ready(struct stream *stream, struct conv_problem *problem, struct tensor *weight,
+                         struct conv_state *state, dnnl_primitive_desc_t *ret, struct err *err)
+{
+    const struct layout *layout = weight->layout;
+    struct conv_problem ready = *problem;
+    dnnl_primitive_desc_t desc, other;
+    bool ok;
+
+    *ret = NULL;
+    if (weight->role != TENSOR_DERIVED || (weight->fixed && !(layout && layout->ready_offset)))
+        return true;
+    if (weight->fixed)
+        ready.weight_md = layout->ready;
+    desc = conv_choose_ready(stream, &ready);
+    if (!desc)
+        return true;
+    ready.weight_md = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
+    other = conv_choose(stream, problem, true);
+    ok = other && decide_weight(stream, problem, other, &ready.weight_md, weight, err);
+    if (other)
+        dnnl_primitive_desc_destroy(other);
     if (!ok) {
         dnnl_primitive_desc_destroy(desc);
-        return false;
+        return !other; /* without another there is nothing ready either */
     }
-    state->scratchpad = scratch_book(op, primitive_scratchpad(desc));
+    layout = weight->layout;
+    state->weight_offset = layout->ready_offset;
+    problem->weight_md = ready.weight_md;
     *ret = desc;
     return true;
+}
+
+/* Always false. */
+static bool drop(dnnl_primitive_desc_t desc)
+{
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    return false;
+}
+
+/* The primitive of the choice, which is given up; its scratchpad is the last thing in scratch. */
+static bool make_primitive(struct stream *stream, struct op *op, dnnl_primitive_desc_t desc,
+                           const struct argument *args, int arg_count, struct conv_state *state, struct err *err)
+{
+    bool ok = primitive_create(stream, desc, args, arg_count, &state->conv, err);
+
+    state->scratchpad = scratch_book(op, primitive_scratchpad(desc));
+    dnnl_primitive_desc_destroy(desc);
+    return ok;
 }
 
 static struct conv_state *new_state(struct graph *graph, struct op *op, struct err *err)
@@ -112,7 +169,6 @@ bool cpu_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *o
     };
     dnnl_memory_desc_t bias_md, residual_md;
     dnnl_primitive_desc_t desc = NULL;
-    bool ok;
 
     if (!state)
         return false;
@@ -120,8 +176,10 @@ bool cpu_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *o
     if (!activation_output_md(stream, y, &problem.y_md, err))
         return false;
     weight_problem_md(weight, op->attrs.groups, &problem.weight_md);
-    if (!choose_operands(stream, op, &problem, weight, state, &desc, err))
+    if (!choose_ready(stream, &problem, weight, state, &desc, err))
         return false;
+    if (!desc && !choose_operands(stream, op, &problem, weight, state, &desc, err))
+        return drop(desc);
     vector_md(y->shape[3], &bias_md);
 
     const struct argument args[] = {
@@ -131,13 +189,10 @@ bool cpu_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *o
         {DNNL_ARG_BIAS, &bias_md},
     };
 
-    ok = primitive_create(stream, desc, args, problem.bias ? 4 : 3, &state->conv, err);
-    dnnl_primitive_desc_destroy(desc);
-    if (ok && residual) {
+    if (residual)
         activation_md(residual, &residual_md);
-        ok = reorder_create(stream, &residual_md, &problem.y_md, &state->residual, err);
-    }
-    return ok;
+    return make_primitive(stream, op, desc, args, problem.bias ? 4 : 3, state, err) &&
+           (!residual || reorder_create(stream, &residual_md, &problem.y_md, &state->residual, err));
 }
 
 bool cpu_conv2d(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
@@ -149,7 +204,8 @@ bool cpu_conv2d(struct stream *stream, const struct graph *graph, const struct o
     int n = 0;
 
     args[n++] = operand_load(stream, op, &state->x, op_input(graph, op, CONV2D_X)->data, err);
-    args[n++] = operand_load(stream, op, &state->weight, op_input(graph, op, CONV2D_WEIGHT)->data, err);
+    args[n++] = operand_load(stream, op, &state->weight,
+                             (char *)op_input(graph, op, CONV2D_WEIGHT)->data + state->weight_offset, err);
     args[n++] = operand_target(op, &state->y, y);
     if (!args[0] || !args[1])
         return false;
@@ -177,7 +233,6 @@ bool cpu_conv2d_backward_data_prepare(struct stream *stream, struct graph *graph
         .y = op_input(graph, op, 0),
     };
     dnnl_primitive_desc_t desc = NULL;
-    bool ok;
 
     if (!state)
         return false;
@@ -186,7 +241,7 @@ bool cpu_conv2d_backward_data_prepare(struct stream *stream, struct graph *graph
         return false;
     weight_problem_md(weight, op->attrs.groups, &problem.weight_md);
     if (!choose_operands(stream, op, &problem, weight, state, &desc, err))
-        return false;
+        return drop(desc);
 
     const struct argument args[] = {
         {DNNL_ARG_DIFF_DST, &problem.y_md},
@@ -194,9 +249,7 @@ bool cpu_conv2d_backward_data_prepare(struct stream *stream, struct graph *graph
         {DNNL_ARG_DIFF_SRC, &problem.x_md},
     };
 
-    ok = primitive_create(stream, desc, args, 3, &state->conv, err);
-    dnnl_primitive_desc_destroy(desc);
-    return ok;
+    return make_primitive(stream, op, desc, args, 3, state, err);
 }
 
 bool cpu_conv2d_backward_data(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
@@ -228,7 +281,6 @@ bool cpu_conv2d_backward_weight_prepare(struct stream *stream, struct graph *gra
     };
     dnnl_primitive_desc_t desc = NULL;
     dnnl_memory_desc_t bias_md;
-    bool ok;
 
     if (!state)
         return false;
@@ -236,7 +288,7 @@ bool cpu_conv2d_backward_weight_prepare(struct stream *stream, struct graph *gra
     activation_md(problem.y, &problem.y_md);
     weight_problem_md(dweight, op->attrs.groups, &problem.weight_md);
     if (!choose_operands(stream, op, &problem, dweight, state, &desc, err))
-        return false;
+        return drop(desc);
     vector_md(problem.y->shape[3], &bias_md);
 
     const struct argument args[] = {
@@ -246,9 +298,7 @@ bool cpu_conv2d_backward_weight_prepare(struct stream *stream, struct graph *gra
         {DNNL_ARG_DIFF_BIAS, &bias_md},
     };
 
-    ok = primitive_create(stream, desc, args, problem.bias ? 4 : 3, &state->conv, err);
-    dnnl_primitive_desc_destroy(desc);
-    return ok;
+    return make_primitive(stream, op, desc, args, problem.bias ? 4 : 3, state, err);
 }
 
 bool cpu_conv2d_backward_weight(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)

@@ -16,6 +16,10 @@ struct conv_problem {
     bool bias, residual;           /* forward: post-ops; backward weight: bias gradient */
 };
 
+/* A forward Winograd primitive that takes the weight ready transformed: in the form problem->weight_md, or, format
+ * `any`, in one to be asked of it. NULL where there is none or where it does not pay. */
+dnnl_primitive_desc_t conv_choose_ready(struct stream *stream, const struct conv_problem *problem);
+
 /* A primitive for the problem that reads and writes exactly these layouts. NULL where oneDNN has none, or, unless
  * `reference`, only its slow reference code. The caller destroys it. */
 dnnl_primitive_desc_t conv_choose(struct stream *stream, const struct conv_problem *problem, bool reference);

@@ -1,27 +1,29 @@
 /* conv_choose.c - the choice of a convolution's algorithm, by rule so that a run's bits do not depend on timings.
  *
  * Measured with oneDNN 2.6.3 on two cores with AVX-512 (fp32 peak 458 GFLOP/s): direct convolutions in blocked layouts
- * reach 340 to 425 GFLOP/s in all three passes, 1x1 ones too; Winograd F(4x4,3x3) does the work of 620 to 1000 GFLOP/s.
- * Without the weights in Winograd's own form each call transforms them, which costs as much as it saves when there are
- * few tiles: (512,512,3,3) at 7x7 is slower than direct with 32 tiles (335 to 430 GFLOP/s), faster with 128 (580 to
- * 370). */
+ * reach 340 to 425 GFLOP/s in all three passes, 1x1 ones too; Winograd does the work of 620 to 1000 GFLOP/s, F(4x4,3x3)
+ * for batches and F(2x2,3x3) for one image, which oneDNN chooses itself.
+ *
+ * Transforming the weights in each call costs as much as Winograd saves when there are few tiles: (512,512,3,3) at 7x7
+ * is slower than direct with 32 tiles (335 to 430 GFLOP/s), faster with 128 (580 to 370). Weights that are ready
+ * transformed pay with fewer tiles, but take up to four times the memory; so only the smaller ones are made so. */
 #include "engine/cpu/conv.h"
 
-enum { WINOGRAD_TILE = 4, WINOGRAD_LEAST_TILES = 64 };
+enum { WINOGRAD_TILE = 4, WINOGRAD_LEAST_TILES = 64, READY_LEAST_TILES = 16, READY_MOST_KERNELS = 256 * 256 };
 
-/* Do Winograd's savings outweigh the transformation of weights? */
-static bool winograd_pays(const struct stream *stream, const struct conv_problem *p)
+/* Tiles of a convolution that Winograd can do; 0: it cannot. */
+static int64_t winograd_tiles(const struct stream *stream, const struct conv_problem *p)
 {
     const struct op_attrs *a = p->attrs;
-    int64_t tiles = p->y->shape[0] * ((p->y->shape[1] + WINOGRAD_TILE - 1) / WINOGRAD_TILE) *
-                    ((p->y->shape[2] + WINOGRAD_TILE - 1) / WINOGRAD_TILE);
+    bool possible = stream->simd->block == 16 && a->groups == 1 && a->kernel[0] == 3 && a->kernel[1] == 3 &&
+                    a->stride[0] == 1 && a->stride[1] == 1 && a->padding[0] == 1 && a->padding[1] == 1 &&
+                    p->x->shape[3] % 16 == 0 && p->y->shape[3] % 16 == 0;
 
-    return stream->simd->block == 16 && a->groups == 1 && a->kernel[0] == 3 && a->kernel[1] == 3 && a->stride[0] == 1 &&
-           a->stride[1] == 1 && a->padding[0] == 1 && a->padding[1] == 1 && p->x->shape[3] % 16 == 0 &&
-           p->y->shape[3] % 16 == 0 && tiles >= WINOGRAD_LEAST_TILES;
+    return possible * p->y->shape[0] * ((p->y->shape[1] + WINOGRAD_TILE - 1) / WINOGRAD_TILE) *
+           ((p->y->shape[2] + WINOGRAD_TILE - 1) / WINOGRAD_TILE);
 }
 
-static dnnl_status_t describe(const struct conv_problem *p, dnnl_alg_kind_t algorithm, enum conv_pass pass,
+static dnnl_status_t describe(const struct conv_problem *p, dnnl_alg_kind_t algorithm, enum conv_pass pass, bool ready,
                               dnnl_convolution_desc_t *ret)
 {
     const dnnl_dims_t strides = {p->attrs->stride[0], p->attrs->stride[1]};
@@ -35,10 +37,10 @@ static dnnl_status_t describe(const struct conv_problem *p, dnnl_alg_kind_t algo
     if (pass == CONV_BACKWARD_WEIGHT)
         return dnnl_convolution_backward_weights_desc_init(ret, algorithm, &p->x_md, &p->weight_md,
                                                            p->bias ? &bias : NULL, &p->y_md, strides, padding, padding);
-    /* Always "training": for inference Winograd would ask for weights in its own form, which no other implementation
-     * and no other batch size could read. */
-    return dnnl_convolution_forward_desc_init(ret, dnnl_forward_training, algorithm, &p->x_md, &p->weight_md,
-                                              p->bias ? &bias : NULL, &p->y_md, strides, padding, padding);
+    /* Only "for inference" does Winograd ask for ready weights. */
+    return dnnl_convolution_forward_desc_init(ret, ready ? dnnl_forward_inference : dnnl_forward_training, algorithm,
+                                              &p->x_md, &p->weight_md, p->bias ? &bias : NULL, &p->y_md, strides,
+                                              padding, padding);
 }
 
 /* y = act(conv + bias + what is in y already). */
@@ -58,7 +60,7 @@ static bool forward_attributes(const struct conv_problem *p, dnnl_primitive_attr
 }
 
 static dnnl_primitive_desc_t choose_algorithm(struct stream *stream, const struct conv_problem *p,
-                                              dnnl_alg_kind_t algorithm, bool *is_reference)
+                                              dnnl_alg_kind_t algorithm, bool ready, bool *is_reference)
 {
     dnnl_primitive_desc_t hint = NULL, found = NULL;
     dnnl_primitive_attr_t attr = NULL;
@@ -68,10 +70,10 @@ static dnnl_primitive_desc_t choose_algorithm(struct stream *stream, const struc
     if (p->pass == CONV_FORWARD ? !forward_attributes(p, &attr) : !attributes_create(NULL, &attr, NULL))
         return NULL;
     if (p->pass != CONV_FORWARD) {
-        if (describe(p, dnnl_convolution_direct, CONV_FORWARD, &desc) == dnnl_success)
+        if (describe(p, dnnl_convolution_direct, CONV_FORWARD, false, &desc) == dnnl_success)
             hint = primitive_choose(stream, &desc, attr, NULL, &hint_reference);
     }
-    if ((p->pass == CONV_FORWARD || hint) && describe(p, algorithm, p->pass, &desc) == dnnl_success)
+    if ((p->pass == CONV_FORWARD || hint) && describe(p, algorithm, p->pass, ready, &desc) == dnnl_success)
         found = primitive_choose(stream, &desc, attr, hint, is_reference);
     if (hint)
         dnnl_primitive_desc_destroy(hint);
@@ -84,13 +86,23 @@ dnnl_primitive_desc_t conv_choose(struct stream *stream, const struct conv_probl
     dnnl_primitive_desc_t found = NULL;
     bool is_reference = false;
 
-    if (winograd_pays(stream, problem))
-        found = choose_algorithm(stream, problem, dnnl_convolution_winograd, &is_reference);
+    if (winograd_tiles(stream, problem) >= WINOGRAD_LEAST_TILES)
+        found = choose_algorithm(stream, problem, dnnl_convolution_winograd, false, &is_reference);
     if (!found)
-        found = choose_algorithm(stream, problem, dnnl_convolution_direct, &is_reference);
+        found = choose_algorithm(stream, problem, dnnl_convolution_direct, false, &is_reference);
     if (found && is_reference && !reference) {
         dnnl_primitive_desc_destroy(found);
         return NULL;
     }
     return found;
+}
+
+dnnl_primitive_desc_t conv_choose_ready(struct stream *stream, const struct conv_problem *problem)
+{
+    bool is_reference;
+
+    if (winograd_tiles(stream, problem) < READY_LEAST_TILES ||
+        problem->weight->shape[0] * problem->weight->shape[1] > READY_MOST_KERNELS)
+        return NULL;
+    return choose_algorithm(stream, problem, dnnl_convolution_winograd, true, &is_reference);
 }

@@ -31,7 +31,7 @@ bool cpu_image_prepare(struct stream *stream, struct graph *graph, struct op *op
         return err_set(err, ERR_BUG, "images have %d channels, not %d", (int)y->shape[3], CHANNELS);
     activation_planar_md(y, &planar);
     activation_plain_md(y, &plain);
-    return y->fixed || stream_set_layout(stream, y, &planar, &plain, err);
+    return y->fixed || stream_set_layout(stream, y, &planar, &plain, NULL, err);
 }
 
 /* x (N, H, W, 3) bytes to y (N, 3, H, W), row after row. */

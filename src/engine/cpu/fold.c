@@ -7,6 +7,7 @@
 
 struct fold_state {
     struct primitive load, store; /* to and from plain; absent where that is how it lies */
+    struct primitive ready;       /* from plain to Winograd's form, where the layout has that */
     size_t loaded, folded;        /* offsets in scratch of the plain copies that these need */
 };
 
@@ -25,12 +26,16 @@ static bool fold_copy(struct stream *stream, struct op *op, const struct tensor 
 bool cpu_fold_batch_norm_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     struct fold_state *state = graph_alloc(graph, sizeof *state);
+    const struct tensor *folded = op_output(graph, op, 0);
+    const struct layout *layout = folded->layout;
 
     if (!state)
         return err_set(err, ERR_MEMORY, "no memory for a folded batch norm");
     op->state = state;
     return fold_copy(stream, op, op_input(graph, op, FOLD_WEIGHT), true, &state->loaded, &state->load, err) &&
-           fold_copy(stream, op, op_output(graph, op, 0), false, &state->folded, &state->store, err);
+           fold_copy(stream, op, folded, false, &state->folded, &state->store, err) &&
+           (!layout || !layout->ready_offset ||
+            reorder_create(stream, &layout->plain, &layout->ready, &state->ready, err));
 }
 
 void cpu_fold_batch_norm_release(struct op *op)
@@ -41,6 +46,7 @@ void cpu_fold_batch_norm_release(struct op *op)
         return;
     primitive_release(&state->load);
     primitive_release(&state->store);
+    primitive_release(&state->ready);
 }
 
 bool cpu_fold_batch_norm(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
@@ -57,7 +63,9 @@ bool cpu_fold_batch_norm(struct stream *stream, const struct graph *graph, const
     float *to = state->store.primitive ? scratch_at(op, state->folded) : op_output(graph, op, 0)->data;
     int64_t row = tensor_elements(weight) / weight->shape[0];
     void *const load[] = {weight->data, scratch_at(op, state->loaded)};
-    void *const store[] = {to, op_output(graph, op, 0)->data};
+    const struct layout *layout = op_output(graph, op, 0)->layout;
+    char *result = op_output(graph, op, 0)->data;
+    void *const store[] = {to, result}, *const ready[] = {to, result + (layout ? layout->ready_offset : 0)};
 
     if (state->load.primitive && !primitive_run(stream, &state->load, load, err))
         return false;
@@ -73,5 +81,6 @@ bool cpu_fold_batch_norm(struct stream *stream, const struct graph *graph, const
             new_bias[o] = (float)(bn_bias[o] + s * ((old_bias ? (double)old_bias[o] : 0) - (double)mean[o]));
         }
     }
-    return !state->store.primitive || primitive_run(stream, &state->store, store, err);
+    return (!state->store.primitive || primitive_run(stream, &state->store, store, err)) &&
+           (!state->ready.primitive || primitive_run(stream, &state->ready, ready, err));
 }

@@ -14,6 +14,11 @@ extern void omp_set_num_threads(int threads) __attribute__((weak));
 
 enum { MEMORY_ALIGNMENT = 64 };
 
+static size_t align(size_t size)
+{
+    return (size + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+}
+
 bool stream_fail(dnnl_status_t status, const char *what, struct err *err)
 {
     static const char *const names[] = {"success",       "out of memory", "invalid arguments", "unimplemented",
@@ -78,7 +83,7 @@ struct stream *stream_close(struct stream *stream)
 
 bool stream_alloc(struct stream *stream, size_t size, void **ret, struct err *err)
 {
-    size_t rounded = (size + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+    size_t rounded = align(size);
     void *memory;
 
     (void)stream;
@@ -159,30 +164,40 @@ bool stream_read(struct stream *stream, const struct tensor *tensor, void *dst, 
     return true;
 }
 
-bool stream_set_layout(struct stream *stream, struct tensor *tensor, const dnnl_memory_desc_t *md,
-                       const dnnl_memory_desc_t *plain, struct err *err)
+static bool layout_is(const struct layout *layout, const dnnl_memory_desc_t *md, const dnnl_memory_desc_t *plain,
+                      const dnnl_memory_desc_t *ready)
 {
-    struct layout *layout;
+    return dnnl_memory_desc_equal(&layout->md, md) && dnnl_memory_desc_equal(&layout->plain, plain) &&
+           !layout->ready_offset == !ready && (!ready || dnnl_memory_desc_equal(&layout->ready, ready));
+}
 
-    if (dnnl_memory_desc_equal(md, plain)) {
+bool stream_set_layout(struct stream *stream, struct tensor *tensor, const dnnl_memory_desc_t *md,
+                       const dnnl_memory_desc_t *plain, const dnnl_memory_desc_t *ready, struct err *err)
+{
+    struct layout *layout = stream->layouts;
+
+    if (dnnl_memory_desc_equal(md, plain) && !ready) {
         tensor->layout = NULL;
         tensor->bytes = tensor_plain_bytes(tensor);
         return true;
     }
-    for (layout = stream->layouts; layout; layout = layout->next)
-        if (dnnl_memory_desc_equal(&layout->md, md) && dnnl_memory_desc_equal(&layout->plain, plain))
-            break;
+    while (layout && !layout_is(layout, md, plain, ready))
+        layout = layout->next;
     if (!layout) {
         layout = calloc(1, sizeof *layout);
         if (!layout)
             return err_set(err, ERR_MEMORY, "no memory for a layout");
         layout->md = *md;
         layout->plain = *plain;
+        if (ready) {
+            layout->ready = *ready;
+            layout->ready_offset = align(dnnl_memory_desc_get_size(md));
+        }
         layout->next = stream->layouts;
         stream->layouts = layout;
     }
     tensor->layout = layout;
-    tensor->bytes = dnnl_memory_desc_get_size(md);
+    tensor->bytes = ready ? layout->ready_offset + dnnl_memory_desc_get_size(ready) : dnnl_memory_desc_get_size(md);
     return true;
 }
 
@@ -254,7 +269,7 @@ bool activation_output_md(struct stream *stream, struct tensor *tensor, dnnl_mem
     if (!tensor->fixed) {
         activation_wanted_md(stream, tensor, ret);
         activation_plain_md(tensor, &plain);
-        if (!stream_set_layout(stream, tensor, ret, &plain, err))
+        if (!stream_set_layout(stream, tensor, ret, &plain, NULL, err))
             return false;
     }
     activation_md(tensor, ret);

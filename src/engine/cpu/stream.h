@@ -11,9 +11,13 @@
 #include "engine/backend.h"
 #include "engine/cpu/simd.h"
 
-/* How a tensor lies, and what its plain form is. tensor->layout points to one; equal ones are the same pointer. */
+/* How a tensor lies, and what its plain form is. tensor->layout points to one; equal ones are the same pointer.
+ * Weights that change rarely may lie there twice: behind them, at ready_offset, once more as Winograd transforms them,
+ * a form that only some batch sizes can use and from which there is no way back. */
 struct layout {
     dnnl_memory_desc_t md, plain;
+    dnnl_memory_desc_t ready; /* if ready_offset > 0 */
+    size_t ready_offset;      /* 0: not there */
     struct layout *next;
 };
 
@@ -28,10 +32,10 @@ struct stream {
 /* *err from a oneDNN status; always false. what: "convolution". */
 bool stream_fail(dnnl_status_t status, const char *what, struct err *err);
 
-/* Gives `tensor` the layout `md`, whose plain form is `plain` (same dims); layout NULL if they are equal. The tensor
- * must not be fixed. */
+/* Gives `tensor` the layout `md`, whose plain form is `plain` (same dims), and `ready` (NULL: not) behind; layout NULL
+ * if it is plain alone. The tensor must not be fixed. */
 bool stream_set_layout(struct stream *stream, struct tensor *tensor, const dnnl_memory_desc_t *md,
-                       const dnnl_memory_desc_t *plain, struct err *err);
+                       const dnnl_memory_desc_t *plain, const dnnl_memory_desc_t *ready, struct err *err);
 
 /* How an activation lies; rank 4 as dims (N,C,H,W), else as a matrix of tensor_rows() by tensor_channels(). */
 void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);

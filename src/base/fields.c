@@ -53,7 +53,9 @@ static json_t *bound_json(const struct field *field, double bound)
 {
     if (field->type == FIELD_FLOAT)
         return json_real(bound);
-    return json_integer(bound >= 0x1p63 ? INT64_MAX : bound < -0x1p63 ? INT64_MIN : (json_int_t)bound);
+    return json_integer(bound >= FIELD_INT64_END   ? INT64_MAX
+                        : bound < -FIELD_INT64_END ? INT64_MIN
+                                                   : (json_int_t)bound);
 }
 
 static void report(json_t *faults, const struct field *field, const char *where, const struct fault *fault)

@@ -11,6 +11,8 @@
 
 enum { LONGEST_NUMBER = 400 };
 
+static const double int64_end = FIELD_INT64_END;
+
 static bool refuse(struct fault *fault, enum fault_kind kind, double bound)
 {
     fault->kind = kind;
@@ -135,7 +137,7 @@ static bool convert_int(const struct field *field, const json_t *value, void *ou
         real = json_real_value(value);
         if (real != floor(real))
             return refuse(fault, FAULT_int_from_float, 0);
-        too_large = !(real >= -0x1p63 && real < 0x1p63);
+        too_large = !(real >= -int64_end && real < int64_end);
         number = too_large ? (real < 0 ? INT64_MIN : INT64_MAX) : (int64_t)real;
         break;
     case JSON_STRING:
@@ -149,7 +151,7 @@ static bool convert_int(const struct field *field, const json_t *value, void *ou
         return false;
     if (too_large)
         return refuse(fault, number < 0 ? FAULT_greater_than_equal : FAULT_less_than_equal,
-                      number < 0 ? -0x1p63 : 0x1p63);
+                      number < 0 ? -int64_end : int64_end);
     *(int64_t *)member(field, out) = number;
     return true;
 }
@@ -346,7 +348,7 @@ void field_bound_text(double bound, char text[32])
 {
     if (bound == floor(bound) && fabs(bound) < 0x1p53)
         snprintf(text, 32, "%.0f", bound);
-    else if (fabs(bound) >= 0x1p63)
+    else if (fabs(bound) >= int64_end)
         snprintf(text, 32, "%lld", bound < 0 ? (long long)INT64_MIN : (long long)INT64_MAX);
     else
         snprintf(text, 32, "%.12g", bound);

@@ -28,6 +28,9 @@
     X(greater_than, "Input should be greater than %s", "必须大于 %s", "must be greater than %s")                       \
     X(less_than_equal, "Input should be less than or equal to %s", "必须小于或等于 %s", "must be at most %s")
 
+/* 2^63: the first number past int64_t */
+#define FIELD_INT64_END 9223372036854775808.0
+
 enum fault_kind {
     FAULT_NONE,
 #define X(name, msg, zh, en) FAULT_##name,

@@ -11,7 +11,7 @@ static json_t *title_of(const char *name)
     char title[64];
     size_t n = 0;
 
-    for (; name[n] && n < sizeof title - 1; n++)
+    for (; n < sizeof title - 1 && name[n]; n++)
         title[n] = name[n] == '_'                 ? ' '
                    : n == 0 || name[n - 1] == '_' ? (char)toupper((unsigned char)name[n])
                                                   : name[n];

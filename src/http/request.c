@@ -89,7 +89,7 @@ static bool is_json_type(const char *type)
         return true;
     type += strspn(type, " \t");
     length = strcspn(type, "; \t");
-    if (length < sizeof family - 1 || strncasecmp(type, family, sizeof family - 1))
+    if (length < sizeof family - 1 || strncasecmp(type, family, sizeof family - 1) != 0)
         return false;
     type += sizeof family - 1;
     length -= sizeof family - 1;

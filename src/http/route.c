@@ -110,7 +110,7 @@ static const struct http_route *descend(const struct node *parent, char *segment
             param = node;
             continue;
         }
-        if (node->length != length || memcmp(node->segment, segment, length))
+        if (node->length != length || memcmp(node->segment, segment, length) != 0)
             continue;
         route = segment[length] ? descend(node, segment + length + 1, search) : by_method(node, search);
         if (route)

@@ -214,7 +214,7 @@ static void read_limits(const struct api *api, const char *device, const json_t 
     }
     json_object_foreach((json_t *)entry, kind, value)
     {
-        if (strcmp(kind, slot_names[SLOT_TRAINING]) && strcmp(kind, slot_names[SLOT_INFERENCE]))
+        if (strcmp(kind, slot_names[SLOT_TRAINING]) != 0 && strcmp(kind, slot_names[SLOT_INFERENCE]) != 0)
             fields_fault(faults, "kind_unknown", "body", kind, "Kind should be training or inference", value, NULL);
     }
     fields_read(&limit_table, entry, "body", ret, arena, faults);
@@ -238,7 +238,7 @@ void api_config(struct http_request *request, void *app)
 {
     struct api *api = app;
     struct config_request config;
-    struct device_limits limits;
+    struct device_limits limits = {0, 0};
     json_t *faults, *entry;
     const char *device;
     struct err err;

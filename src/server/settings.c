@@ -67,7 +67,7 @@ static void variable_of(const struct field *field, struct variable *ret)
 {
     size_t i = 0;
 
-    for (; field->name[i] && i < sizeof ret->name - 1; i++)
+    for (; i < sizeof ret->name - 1 && field->name[i]; i++)
         ret->name[i] = (char)toupper((unsigned char)field->name[i]);
     ret->name[i] = '\0';
     ret->field = *field;
@@ -235,7 +235,7 @@ static bool finish(struct settings *settings, struct arena *arena, struct err *e
     static const char *const levels[] = {"DEBUG", "INFO", "WARNING", "ERROR"};
     size_t level = 0;
 
-    while (level < sizeof levels / sizeof *levels && strcasecmp(levels[level], settings->log_level))
+    while (level < sizeof levels / sizeof *levels && strcasecmp(levels[level], settings->log_level) != 0)
         level++;
     if (level == sizeof levels / sizeof *levels)
         return err_set(err, ERR_INVALID,
@@ -243,7 +243,7 @@ static bool finish(struct settings *settings, struct arena *arena, struct err *e
                           "LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not \"%.50s\""),
                        settings->log_level);
     settings->log_level = settings->debug ? "DEBUG" : levels[level];
-    if (*settings->rfuav_lang && strcmp(settings->rfuav_lang, "zh") && strcmp(settings->rfuav_lang, "en"))
+    if (*settings->rfuav_lang && strcmp(settings->rfuav_lang, "zh") != 0 && strcmp(settings->rfuav_lang, "en") != 0)
         return err_set(err, ERR_INVALID,
                        tr("RFUAV_LANG 必须是 zh 或 en，而不是 \"%.50s\"", "RFUAV_LANG must be zh or en, not \"%.50s\""),
                        settings->rfuav_lang);

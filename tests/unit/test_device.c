@@ -200,7 +200,79 @@ static void nvml_as_nvidia_smi_tells(void **state)
     device_set_free(set);
 }
 
-int main(void)
+/* ---- a library that plays the driver's: its source, and what a process that finds it must print ---- */
+
+static const char fake_driver[] =
+    "#include <stdlib.h>\n#include <string.h>\n"
+    "int nvmlInit_v2(void) { return atoi(getenv(\"FAKE_INIT\")); }\n"
+    "int nvmlShutdown(void) { return 0; }\n"
+    "const char *nvmlErrorString(int s) { return s == 15 ? \"GPU is lost\" : \"?\"; }\n"
+    "int nvmlDeviceGetCount(unsigned *n) { *n = atoi(getenv(\"FAKE_COUNT\")); return 0; }\n" /* the old name alone */
+    "int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return i == 2 ? 15 : 0; }\n"
+    "int nvmlDeviceGetName(void *d, char *s, unsigned n) { strncpy(s, \"Fake\", n); return 0; }\n"
+    "int nvmlDeviceGetUUID(void *d, char *s, unsigned n) { strncpy(s, \"GPU-0\", n); s[4] += (long)d - 1; return 0; }\n"
+    "int nvmlDeviceGetMemoryInfo(void *d, unsigned long long *m) { m[0] = 100; m[1] = 60; m[2] = 30; return 0; }\n";
+
+static int print_devices(void)
+{
+    struct device_set *set;
+
+    text_set_language("en");
+    if (!device_set_open(NULL, &set, &err))
+        return 1;
+    printf("note=%s", device_set_note(set) ? device_set_note(set) : "");
+    for (size_t i = 0; i < device_count(set); i++)
+        printf(" %s=%s/%s/%u/%d", device_get(set, i)->id, device_get(set, i)->name, device_get(set, i)->uuid,
+               device_get(set, i)->has, (int)device_get(set, i)->memory_used);
+    device_set_free(set);
+    return 0;
+}
+
+static void drivers_of_all_sorts(void **state)
+{
+    static const struct {
+        const char *settings, *printed;
+    } cases[] = {
+        {"FAKE_INIT=0 FAKE_COUNT=2", "note= cuda:0=Fake/GPU-0/1/40 cuda:1=Fake/GPU-1/1/40"},
+        {"FAKE_INIT=0 FAKE_COUNT=2 CUDA_VISIBLE_DEVICES=GPU-1,0",
+         "note= cuda:0=Fake/GPU-1/1/40 cuda:1=Fake/GPU-0/1/40"},
+        {"FAKE_INIT=0 FAKE_COUNT=2 CUDA_VISIBLE_DEVICES=", "note=CUDA_VISIBLE_DEVICES=\"\" hides all 2 GPUs"},
+        {"FAKE_INIT=0 FAKE_COUNT=3",
+         "note= cuda:0=Fake/GPU-0/1/40 cuda:1=Fake/GPU-1/1/40 cuda:2=GPU that does not answer//0/0"},
+        {"FAKE_INIT=0 FAKE_COUNT=0", "note=the NVIDIA driver is there, but finds no GPU"},
+        {"FAKE_INIT=9 FAKE_COUNT=0", "note=the NVIDIA driver is installed but not loaded (modprobe nvidia)"},
+        {"FAKE_INIT=4 FAKE_COUNT=0", "note=no permission to use the NVIDIA driver (/dev/nvidia*)"},
+        {"FAKE_INIT=15 FAKE_COUNT=0", "note=the NVIDIA driver does not answer: GPU is lost"},
+        {"FAKE_INIT=18 FAKE_COUNT=0", "note=the NVIDIA driver's kernel module and library are of different versions: "
+                                      "reboot, or reload the module"},
+    };
+    char folder[] = "/tmp/rfuav-nvml-XXXXXX", command[1000], self[400], printed[400];
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    FILE *pipe;
+
+    (void)state;
+    assert_true(size > 0 && mkdtemp(folder));
+    self[size] = 0;
+    snprintf(command, sizeof command, "cc -w -shared -fPIC -x c -o %s/libnvidia-ml.so.1 -", folder);
+    pipe = popen(command, "w");
+    assert_non_null(pipe);
+    fputs(fake_driver, pipe);
+    assert_int_equal(pclose(pipe), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(command, sizeof command, "env -u CUDA_VISIBLE_DEVICES LD_LIBRARY_PATH=%s %s %s devices", folder,
+                 cases[i].settings, self);
+        pipe = popen(command, "r");
+        assert_non_null(pipe);
+        memset(printed, 0, sizeof printed);
+        assert_true(fread(printed, 1, sizeof printed - 1, pipe) > 0);
+        assert_int_equal(pclose(pipe), 0);
+        assert_string_equal(printed, cases[i].printed);
+    }
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(device_file),
@@ -209,8 +281,11 @@ int main(void)
         cmocka_unit_test(the_host_as_the_system_tells),
         cmocka_unit_test(no_driver_is_a_sentence),
         cmocka_unit_test(nvml_as_nvidia_smi_tells),
+        cmocka_unit_test(drivers_of_all_sorts),
     };
 
+    if (argc == 2 && strcmp(argv[1], "devices") == 0)
+        return print_devices();
     text_set_language("en");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,6 +64,19 @@ static void draw(const struct tensor *tensor, uint64_t seed, void *data)
     }
 }
 
+static bool is_head(const struct net *net, const struct tensor *tensor)
+{
+    size_t length = strlen(net->model->head);
+
+    return strncmp(tensor->name, net->model->head, length) == 0 && tensor->name[length] == '.';
+}
+
+/* Drawing takes as long as half the start of an inference, so what a file will overwrite is left out. */
+static bool is_drawn(const struct net *net, const struct tensor *tensor)
+{
+    return !net->config.load_follows || tensor->dtype != DTYPE_F32 || is_head(net, tensor);
+}
+
 bool net_init_weights(struct net *net, struct err *err)
 {
     const struct graph *graph = any_graph(net);
@@ -73,6 +86,8 @@ bool net_init_weights(struct net *net, struct err *err)
     bool ok = buffer;
 
     while (ok && (tensor = next_weight(graph, &t))) {
+        if (!is_drawn(net, tensor))
+            continue;
         draw(tensor, net->config.seed, buffer);
         ok = net->backend->write(net->stream, tensor, buffer, err);
     }
@@ -93,13 +108,6 @@ static bool reset_optimizer(struct net *net, const struct graph *graph, void *bu
             return false;
     }
     return true;
-}
-
-static bool is_head(const struct net *net, const struct tensor *tensor)
-{
-    size_t length = strlen(net->model->head);
-
-    return strncmp(tensor->name, net->model->head, length) == 0 && tensor->name[length] == '.';
 }
 
 static bool same_shape(const struct tensor *tensor, const struct named_tensor *named)

@@ -89,6 +89,7 @@ static bool open_net(struct inference *inf, struct err *err)
         .backend = inf->task->backend,
         .device = inf->task->device_uuid,
         .threads = inf->task->threads,
+        .load_follows = true,
     };
     struct state_dict *weights = NULL;
     bool skipped, ok;

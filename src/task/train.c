@@ -138,6 +138,7 @@ static bool open_net(struct training *t, struct err *err)
     config.device = task->device_uuid;
     config.threads = task->threads;
     config.seed = t->seed;
+    config.load_follows = t->request->weight_path && *t->request->weight_path; /* or the training fails */
     train_say(t->record, LOG_INFO, "Loading model: %s", t->request->model);
     if (!net_open(&config, &t->net, err) || !train_weights_load(task, t->request, t->record, t->net, err))
         return false;

@@ -26,7 +26,7 @@ class Worker:
         fd = theirs.fileno()
         self.process = subprocess.Popen([RFUAV, "worker"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         pass_fds=(3,), preexec_fn=lambda: os.dup2(fd, 3),
-                                        env=dict(os.environ, **(env or {})))
+                                        env=dict(os.environ, GOMP_SPINCOUNT="10000", **(env or {})))
         theirs.close()
         self.send({"type": "start", "task_id": "t", "kind": kind, "device": "cpu", "backend": os.environ.get("RFUAV_TEST_BACKEND", "cpu"),
                    "asked_device": "cpu", "threads": 2, "memory_limit": 1 << 28, "language": "zh",

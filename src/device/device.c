@@ -53,7 +53,8 @@ bool device_set_new(const char *file, struct device_set **ret, struct err *err)
     if (!set || !(set->sampler = host_sampler_new()) || !alloc_percent(&set->next, host_sampled(set->sampler)) ||
         !alloc_percent(&set->shown, host_sampled(set->sampler))) {
         device_set_free(set);
-        return err_set(err, ERR_MEMORY, "no memory for the list of devices");
+        err_set(err, ERR_MEMORY, "no memory for the list of devices");
+        return false;
     }
     set->from_file = file && *file;
     if (set->from_file && !device_file_read(file, &set->next.gpus, &set->next.count, err)) {
@@ -139,9 +140,9 @@ void device_set_publish(struct device_set *set)
             return; /* tried again with the next sample */
         shown->count = next->count;
     }
-    if (shown->count)
+    if (shown->gpus)
         memcpy(shown->gpus, next->gpus, shown->count * sizeof *shown->gpus);
-    for (size_t i = 0; set->from_file && i < shown->count; i++)
+    for (size_t i = 0; set->from_file && shown->gpus && i < shown->count; i++)
         show_occupied(set, i);
     memcpy(shown->per_cpu_percent, next->per_cpu_percent, (size_t)next->host.cores * sizeof *shown->per_cpu_percent);
     shown->host = next->host;
@@ -153,7 +154,7 @@ void device_set_publish(struct device_set *set)
 
 void device_set_occupy(struct device_set *set, size_t i, uint64_t bytes)
 {
-    if (!set->from_file || i >= set->shown.count)
+    if (!set->from_file || !set->shown.gpus || i >= set->shown.count)
         return;
     set->occupied[i] = bytes;
     show_occupied(set, i);

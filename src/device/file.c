@@ -67,7 +67,7 @@ bool device_file_read(const char *path, struct device_info **ret, size_t *ret_co
                      path, DEVICE_FILE_MAX);
     else if (!(devices = calloc(count ? count : 1, sizeof *devices)))
         ok = err_set(err, ERR_MEMORY, "no memory for %zu devices", count);
-    for (size_t i = 0; ok && i < count; i++)
+    for (size_t i = 0; ok && devices && i < count; i++)
         ok = read_device(json_array_get(list, i), path, i, &devices[i], err);
     json_decref(file);
     if (!ok) {

@@ -42,7 +42,7 @@ struct nvml_utilization {
 
 struct nvml {
     void *library;
-#define X(member, name, older, arguments, needed) int(*member) arguments;
+#define X(member, name, older, arguments, needed) int(*member) arguments; /* NOLINT(bugprone-macro-parentheses) */
     NVML_FUNCTIONS(X)
 #undef X
     bool initialised;
@@ -51,31 +51,32 @@ struct nvml {
     char cuda[16];
 };
 
+static void *find_function(const struct nvml *nvml, const char *name, const char *older)
+{
+    void *symbol = dlsym(nvml->library, name);
+
+    return symbol || !older ? symbol : dlsym(nvml->library, older);
+}
+
 static bool load_functions(struct nvml *nvml, struct err *err)
 {
-    const struct {
-        void *target;
-        const char *name, *older;
-        bool needed;
-    } rows[] = {
-#define X(member, name, older, arguments, needed) {&nvml->member, name, older, needed},
-        NVML_FUNCTIONS(X)
+    const char *lacks = NULL;
+
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type's arguments */
+#define X(member, name, older, arguments, needed)                                                                      \
+    nvml->member = (int(*) arguments)find_function(nvml, name, older);                                                 \
+    if ((needed) && !nvml->member)                                                                                     \
+        lacks = (name);
+    NVML_FUNCTIONS(X)
 #undef X
-    };
-
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        void *symbol = dlsym(nvml->library, rows[i].name);
-
-        if (!symbol && rows[i].older)
-            symbol = dlsym(nvml->library, rows[i].older);
-        if (!symbol && rows[i].needed)
-            return err_set(err, ERR_DEVICE,
-                           tr("NVIDIA 驱动的 libnvidia-ml.so.1 缺少函数 %s",
-                              "libnvidia-ml.so.1 of the NVIDIA driver lacks the function %s"),
-                           rows[i].name);
-        memcpy(rows[i].target, &symbol, sizeof symbol); /* a function's address out of a void * */
-    }
-    return true;
+    /* NOLINTEND(bugprone-macro-parentheses) */
+    if (!lacks)
+        return true;
+    err_set(err, ERR_DEVICE,
+            tr("NVIDIA 驱动的 libnvidia-ml.so.1 缺少函数 %s",
+               "libnvidia-ml.so.1 of the NVIDIA driver lacks the function %s"),
+            lacks);
+    return false;
 }
 
 /* The library's own words for a status. */
@@ -132,27 +133,30 @@ static bool list_devices(struct nvml *nvml, struct err *err)
 bool nvml_open(struct nvml **ret, struct err *err)
 {
     struct nvml *nvml = calloc(1, sizeof *nvml);
-    bool ok = true;
     int status;
 
     if (!nvml)
         return err_set(err, ERR_MEMORY, "no memory for the list of GPUs");
-    if (!(nvml->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)))
-        ok = err_set(err, ERR_DEVICE,
-                     tr("没有找到 NVIDIA 驱动 (libnvidia-ml.so.1)",
-                        "no NVIDIA driver was found on this machine (libnvidia-ml.so.1)"));
-    else if (!load_functions(nvml, err))
-        ok = false;
-    else if ((status = nvml->init()) != NVML_SUCCESS)
-        ok = init_failed(nvml, status, err);
-    else
-        nvml->initialised = true;
-    if (!ok || !list_devices(nvml, err)) {
-        nvml_close(nvml);
-        return false;
+    if (!(nvml->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL))) {
+        err_set(err, ERR_DEVICE,
+                tr("没有找到 NVIDIA 驱动 (libnvidia-ml.so.1)",
+                   "no NVIDIA driver was found on this machine (libnvidia-ml.so.1)"));
+        goto fail;
     }
+    if (!load_functions(nvml, err))
+        goto fail;
+    if ((status = nvml->init()) != NVML_SUCCESS) {
+        init_failed(nvml, status, err);
+        goto fail;
+    }
+    nvml->initialised = true;
+    if (!list_devices(nvml, err))
+        goto fail;
     *ret = nvml;
     return true;
+fail:
+    nvml_close(nvml);
+    return false;
 }
 
 size_t nvml_count(const struct nvml *nvml)

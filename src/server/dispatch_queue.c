@@ -111,7 +111,7 @@ static void announce(struct dispatch *dispatch, struct job *job)
     char upper[64];
     size_t i = 0;
 
-    for (; job->asked_device[i] && i < sizeof upper - 1; i++)
+    for (; i < sizeof upper - 1 && job->asked_device[i]; i++)
         upper[i] = (char)toupper((unsigned char)job->asked_device[i]);
     upper[i] = 0;
     dispatch_log(job, LOG_INFO, tr("等待%s资源...", "waiting for %s resources..."), upper);

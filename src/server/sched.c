@@ -223,36 +223,30 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
 void sched_reason(const struct sched_task *task, const struct sched_verdict *verdict,
                   const struct sched_device *devices, size_t device_count, struct buf *out)
 {
-    const struct sched_device *device = verdict->device >= 0 ? &devices[verdict->device] : NULL;
     const double gib = 1 << 30;
+    const struct sched_device *device;
 
-    switch (verdict->outcome) {
-    case SCHED_START:
-        break;
-    case SCHED_WAIT_SLOT:
+    if (verdict->device < 0) { /* SCHED_WAIT_DEVICE */
+        if (task->ask >= 0)
+            buf_printf(out, tr("没有设备 cuda:%d", "there is no device cuda:%d"), task->ask);
+        else
+            buf_puts(out, tr("没有可用设备", "there is no such device"));
+        return;
+    }
+    device = &devices[verdict->device];
+    if (verdict->outcome == SCHED_WAIT_SLOT)
         slot_reason(task, verdict, devices, device_count, out);
-        break;
-    case SCHED_WAIT_MEMORY:
+    else if (verdict->outcome == SCHED_WAIT_MEMORY)
         buf_printf(out,
                    tr("%s: 需要 %.1f GB, 空闲 %.1f GB, 其他进程占用 %.1f GB",
                       "%s: %.1f GB needed, %.1f GB free, %.1f GB held by other processes"),
                    device->id, (double)task->memory / gib, (double)device->memory_free / gib,
                    (double)device->memory_other / gib);
-        break;
-    case SCHED_WAIT_RESERVED:
+    else if (verdict->outcome == SCHED_WAIT_RESERVED)
         buf_printf(out, tr("%s: 为 %s 保留", "%s: kept free for %s"), device->id, verdict->holder);
-        break;
-    case SCHED_WAIT_LIMIT:
+    else if (verdict->outcome == SCHED_WAIT_LIMIT)
         buf_printf(out, tr("%s: %s 上限为 0", "%s: the limit for %s is 0"),
                    task->ask == ASK_ANY_GPU ? "cuda" : device->id, slot_name(task->slot));
-        break;
-    case SCHED_WAIT_DEVICE:
-        if (task->ask >= 0)
-            buf_printf(out, tr("没有设备 cuda:%d", "there is no device cuda:%d"), task->ask);
-        else
-            buf_puts(out, tr("没有可用设备", "there is no such device"));
-        break;
-    }
 }
 
 /* ---- limits ---- */

@@ -241,7 +241,7 @@ static bool take_lock(struct store *store, const char *folder, struct err *err)
     if ((store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)) < 0)
         return err_set(err, ERR_IO, tr("无法打开 %s: %s", "cannot open %s: %s"), path, strerror(errno));
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        if ((size = pread(store->lock_fd, pid, sizeof pid - 1, 0)) > 0)
+        if (pread(store->lock_fd, pid, sizeof pid - 1, 0) > 0)
             pid[strspn(pid, "0123456789")] = 0;
         return err_set(err, ERR_CONFLICT,
                        tr("数据目录 %s 正被另一个 rfuav 服务使用 (进程 %s)",

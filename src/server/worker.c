@@ -235,7 +235,8 @@ static bool spawn(struct worker *worker, uv_loop_t *loop, const char *program, c
     int status;
 
     /* OpenMP's threads wait for each other in a loop, and by default for so long that they take the cores from those
-     * that decode and write pictures: an inference of 100 took twice the processor time. Read when the worker starts. */
+     * that decode and write pictures: an inference of 100 took twice the processor time. Read when the worker starts.
+     */
     setenv("GOMP_SPINCOUNT", "10000", 0);
     options.stdio = stdio;
     options.stdio_count = sizeof stdio / sizeof *stdio;

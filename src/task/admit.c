@@ -145,21 +145,24 @@ static bool plan_memory_of(const struct net_config *config, struct net_memory *r
     return true;
 }
 
-/* The memory of a net and, when it computes on the host, of its loader; what would fit when that is too much. */
+/* The memory of a net and, when it computes on the host, of its loader and of the copy of the weights that is saved;
+ * what would fit when that is too much. */
 static uint64_t run_memory(const struct net_config *config, uint64_t available, char *advice, size_t advice_size)
 {
     bool on_host = strcmp(config->backend, "cuda") != 0;
-    uint64_t loader = on_host ? decode_memory(config->batch_size, config->image_size) : 0, total;
+    uint64_t beside = on_host ? decode_memory(config->batch_size, config->image_size) : 0, total;
     struct net_memory memory;
     struct err err;
     int largest;
 
     if (!plan_memory_of(config, &memory, &err))
         return 0;
-    total = memory.total + loader;
+    if (on_host && config->mode == NET_TRAIN)
+        beside += memory.weights;
+    total = memory.total + beside;
     if (total <= available || !advice || advice_size == 0)
         return total;
-    largest = net_largest_batch(config, available > loader ? available - loader : 0);
+    largest = net_largest_batch(config, available > beside ? available - beside : 0);
     if (largest > 0)
         snprintf(advice, advice_size, tr("可容纳的最大 batch_size 为 %d", "the largest batch_size that fits is %d"),
                  largest);

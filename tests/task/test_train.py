@@ -205,6 +205,23 @@ class Life(TrainTest):
         self.assertEqual(worker.process.returncode, 1)
 
 
+class ThenInference(TrainTest):
+    def test_D15_what_a_training_leaves_is_what_an_inference_takes(self):
+        self.run_training({"num_epochs": 4, "batch_size": 7, "num_classes": 5})
+        worker, end = self.run_task("inference", {
+            "cfg_path": self.path("out", "config.yaml"), "weight_path": self.path("out", "best_model.pth"),
+            "source_path": self.path("val", "beta"), "save_path": self.path("seen"), "device": "cpu"})
+        self.assertEqual(end["status"], "completed")
+        with open(self.path("seen", "predictions.csv"), encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        x = torch.stack([reference.load_picture(self.path("val", "beta", row["file"]), 32) for row in rows])
+        p = torch.softmax(reference.logits_of(self.path("out", "best_model.pth"), x, 5), 1)
+        names = [*CLASSES, "class_3", "class_4"]
+        for row, expected in zip(rows, p):
+            self.assertEqual(row["class"], names[int(expected.argmax())])
+            self.assertAlmostEqual(float(row["probability"]), float(expected.max()), 4)
+
+
 class Classes(TrainTest):
     def test_D33_one_class(self):
         shutil.rmtree(self.path("train", "beta"))

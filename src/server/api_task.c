@@ -12,34 +12,51 @@ static const char *const metric_names[] = {
     "micro_precision", "micro_recall", "precision",  "recall",    "learning_rate", "best_acc",
 };
 
-static int append_chunk(const char *data, size_t size, void *buf)
+enum { METRICS = sizeof metric_names / sizeof *metric_names };
+
+struct slice {
+    const char *start;
+    size_t size;
+};
+
+/* Takes the next `"name":number` off the text of a flat JSON object. The text is the store's own: it is copied, not
+ * parsed, because a list would spend most of its time on turning numbers into binary and back. */
+static bool next_metric(const char **text, struct slice *name, struct slice *value)
 {
-    buf_append(buf, data, size);
-    return 0;
+    const char *p = strchr(*text, '"'), *end = p ? strchr(p + 1, '"') : NULL;
+
+    if (!end)
+        return false;
+    *name = (struct slice){p + 1, (size_t)(end - p - 1)};
+    p = end + 1;
+    p += strspn(p, ": ");
+    *value = (struct slice){p, strspn(p, "+-.0123456789eE")};
+    *text = p + value->size;
+    return true;
 }
 
 static void metrics_json(struct buf *json, const char *text)
 {
-    json_t *metrics = text ? json_loads(text, 0, NULL) : NULL;
+    struct slice values[METRICS] = {{NULL, 0}}, name, value;
 
-    if (!metrics) {
+    if (!text) {
         buf_puts(json, "null");
         return;
     }
-    buf_puts(json, "{");
-    for (size_t i = 0; i < sizeof metric_names / sizeof *metric_names; i++) {
-        const json_t *value = json_object_get(metrics, metric_names[i]);
-
-        buf_puts(json, i ? ",\"" : "\"");
+    while (next_metric(&text, &name, &value))
+        for (size_t i = 0; i < METRICS; i++)
+            if (name.size == strlen(metric_names[i]) && !memcmp(name.start, metric_names[i], name.size))
+                values[i] = value;
+    for (size_t i = 0; i < METRICS; i++) {
+        buf_puts(json, i ? ",\"" : "{\"");
         buf_puts(json, metric_names[i]);
         buf_puts(json, "\":");
-        if (value)
-            json_dump_callback(value, append_chunk, json, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+        if (values[i].size)
+            buf_append(json, values[i].start, values[i].size);
         else
             buf_puts(json, "null");
     }
     buf_puts(json, "}");
-    json_decref(metrics);
 }
 
 static void optional_number(struct buf *json, const char *key, int64_t number)

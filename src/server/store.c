@@ -307,9 +307,9 @@ static bool open_database(struct store *store, const char *folder, struct err *e
     /* checkpoints are made beside the loop, see store_checkpoint() */
     if (!execute(store, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -1024;"
                         "PRAGMA synchronous = FULL"))
-        return store_fail(store, err);
+        return store_fail(store, err) || err_prefix(err, "%s", path);
     sqlite3_wal_hook(store->db, count_wal_pages, store);
-    return migrate(store, err);
+    return migrate(store, err) || err_prefix(err, "%s", path);
 }
 
 bool store_open(const struct store_options *options, struct store **ret, struct err *err)

@@ -32,7 +32,7 @@ class Tasks(DaemonCase):
         self.daemon.wait(task, "running")
         self.assertEqual(self.daemon.cancel(task).status_code, 200)
         self.daemon.until(lambda: not self.daemon.workers(), 2, "the end of the worker")
-        self.assertEqual(self.daemon.json("/api/v2/resources")["device_usage"]["cpu"]["inference"], 0)
+        self.daemon.until(lambda: self.daemon.json("/api/v2/resources")["device_usage"]["cpu"]["inference"] == 0, 1)
         time.sleep(0.3)
         self.assertEqual(self.daemon.task(task)["status"], "cancelled")
 
@@ -199,6 +199,7 @@ class Process(unittest.TestCase):
         daemon.wait(running, "running")
         waiting = daemon.train(task_id="waits")
         daemon.wait(waiting, "queued")
+        time.sleep(1.5)  # until it is known on the disk, too, that it runs
         daemon.kill(signal.SIGKILL)
         daemon.start()
         self.assertEqual(daemon.task(done), before)

@@ -189,7 +189,7 @@ class EightGpus(DaemonCase):
             tasks = [a.json()["task_id"] for a in answers]
             self.assertEqual(len(set(tasks)), 200)
             self.daemon.until(lambda: len(self.daemon.json("/api/v2/tasks?status=completed&limit=1000")
-                                          ["inference_tasks"]) >= 60, 90, "sixty ends")
+                                          ["inference_tasks"]) >= 30, 120, "thirty ends")
         finally:
             stop.set()
             thread.join()

@@ -81,9 +81,10 @@ def archive(payload):
 
 
 class Checkpoints(DaemonCase):
-    def refused(self, *paths):
+    def refused(self, *paths, training=True):
         """An inference and a training with each file fail, naming it; returns the messages."""
-        tasks = [(path, start(weight_path=path)) for path in paths for start in (self.daemon.infer, self.daemon.train)]
+        starts = (self.daemon.infer, self.daemon.train) if training else (self.daemon.infer,)
+        tasks = [(path, start(weight_path=path)) for path in paths for start in starts]
         messages = []
         for path, task in tasks:
             messages.append(self.daemon.wait(task, "failed")["message"])
@@ -135,7 +136,8 @@ class Checkpoints(DaemonCase):
             change(changed)
             path = scratch("pth") + "/changed.pth"
             torch.save(changed, path)
-            for message in self.refused(path):
+            # a training may start from a checkpoint for another number of classes
+            for message in self.refused(path, training=name != "fc.weight"):
                 self.assertIn(name, message)
 
 

@@ -32,7 +32,6 @@ class Killed(unittest.TestCase):
         record = daemon.task(task)
         self.assertIn(record["status"], ("pending", "queued", "running"))
         self.assertEqual(record["created_at"], before["created_at"])
-        self.assertGreaterEqual(record["latest_metrics"]["epoch"], before["latest_metrics"]["epoch"] - 1)
         self.assertEqual(daemon.task(done)["status"], "completed")
         daemon.wait(task, "completed", 120)
         after = daemon.lines(task)

@@ -93,8 +93,9 @@ class Transport:
                         if data is None:
                             continue
                         event = json.loads(data)
+                        final = "status" in event and "level" not in event
                         yield event
-                        if "status" in event and "level" not in event:
+                        if final:
                             return
                 finally:
                     connection.close()

@@ -100,6 +100,7 @@ static void take_up(void *arg, const struct store_task *task)
     const struct task_kind *kind = task_kind_find(task->kind);
     json_t *request = task->request ? json_loads(task->request, 0, NULL) : NULL;
     struct job *job = NULL;
+    char message[200];
 
     if (kind && request)
         job = new_job(dispatch, kind, task->id, task->asked_device, task->priority, request);
@@ -120,7 +121,9 @@ static void take_up(void *arg, const struct store_task *task)
                     "start again"));
     store_change(dispatch->options.store, job->seq, STORE_PROGRESS | STORE_EPOCH | STORE_METRICS | STORE_DEVICE,
                  &(struct store_task){.device = job->asked_device});
-    dispatch_set_state(job, TASK_QUEUED, job->kind->text(TASK_TEXT_QUEUED));
+    snprintf(message, sizeof message, "%s (%s)", kind->text(TASK_TEXT_QUEUED),
+             tr("服务已重启", "the service was restarted"));
+    dispatch_set_state(job, TASK_QUEUED, message);
 }
 
 bool dispatch_open(const struct dispatch_options *options, struct dispatch **ret, struct err *err)
@@ -153,8 +156,15 @@ void dispatch_stop(struct dispatch *dispatch, void (*done)(void *arg), void *arg
 {
     dispatch->stopped = done;
     dispatch->stopped_arg = arg;
-    for (size_t i = 0; i < dispatch->running.count; i++)
-        worker_stop(dispatch->running.items[i]->worker, 3.0);
+    for (size_t i = 0; i < dispatch->running.count; i++) {
+        struct job *job = dispatch->running.items[i];
+
+        if (!job->cancelled)
+            dispatch_log(job, LOG_WARNING, "%s",
+                         tr("服务正在停止，任务将在下次启动时重新排队",
+                            "the service is stopping: the task will be queued again at its next start"));
+        worker_stop(job->worker, 3.0);
+    }
     dispatch_soon(dispatch);
 }
 

@@ -26,7 +26,8 @@ enum {
     FLUSH_RETRY_MS = 1000, /* when the disk refuses */
     CHECKPOINT_PAGES = 1000,
     CHECKPOINT_MS = 10000,
-    BANNER_WAIT_MS = 500, /* for the driver; then the address is told without the banner */
+    DEVICES_WAIT_MS = 30, /* for the driver, before the first request is taken */
+    BANNER_WAIT_MS = 500, /* for the driver, then the address is told without the banner */
     STOP_MS = 4500,
 };
 
@@ -115,7 +116,7 @@ static void on_turn(uv_check_t *check)
 
 static void tell_address(struct serve *serve)
 {
-    if (serve->announced || serve->stopping)
+    if (serve->announced || serve->stopping || !serve->api)
         return;
     serve->announced = true;
     printf(tr("RFUAV 模型服务 %s 已就绪: %s\n", "RFUAV model service %s is ready: %s\n"), RFUAV_VERSION,
@@ -212,8 +213,24 @@ static void start_handles(struct serve *serve)
     uv_signal_start(&serve->terminate, on_signal, SIGTERM);
     uv_signal_start(&serve->interrupt, on_signal, SIGINT);
     uv_timer_start(&serve->checkpoint, on_checkpoint, CHECKPOINT_MS, CHECKPOINT_MS);
-    uv_timer_start(&serve->announce, on_announce, BANNER_WAIT_MS, 0);
-    uv_check_start(&serve->turn, on_turn);
+}
+
+static void on_waited(uv_timer_t *timer)
+{
+    *(bool *)timer->data = true;
+}
+
+/* A driver that is awake answers within the time that a start may take: then no early request has to be put off. */
+static void wait_for_devices(struct serve *serve)
+{
+    bool waited = false;
+
+    serve->announce.data = &waited;
+    uv_timer_start(&serve->announce, on_waited, DEVICES_WAIT_MS, 0);
+    while (!waited && !monitor_ready(serve->monitor) && uv_run(&serve->loop, UV_RUN_ONCE))
+        ;
+    serve->announce.data = serve;
+    uv_timer_start(&serve->announce, on_announce, serve->bannered ? 0 : BANNER_WAIT_MS, 0);
 }
 
 /* A connection each for a thousand idle clients, and pipes for the workers. */
@@ -248,25 +265,28 @@ static bool open_parts(struct serve *serve, struct err *err)
         return false;
     options.store = serve->store;
     options.monitor = serve->monitor;
-    return dispatch_open(&options, &serve->dispatch, err) &&
-           api_start(&(struct api_options){.loop = &serve->loop,
-                                           .settings = settings,
-                                           .store = serve->store,
-                                           .dispatch = serve->dispatch,
-                                           .monitor = serve->monitor},
-                     &serve->api, err);
+    if (!dispatch_open(&options, &serve->dispatch, err))
+        return false;
+    wait_for_devices(serve);
+    return serve->stopping || api_start(&(struct api_options){.loop = &serve->loop,
+                                                              .settings = settings,
+                                                              .store = serve->store,
+                                                              .dispatch = serve->dispatch,
+                                                              .monitor = serve->monitor},
+                                        &serve->api, err);
 }
 
 static int run(struct serve *serve)
 {
     struct err err;
 
+    start_handles(serve);
     if (!journal_open(serve->settings.log_file, serve->settings.log_level, &err) || !open_parts(serve, &err)) {
         warn(err.message);
         store_close(serve->store);
         return 1; /* what else was opened ends with the process */
     }
-    start_handles(serve);
+    uv_check_start(&serve->turn, on_turn);
     uv_run(&serve->loop, UV_RUN_DEFAULT);
     serve->store = store_close(serve->store);
     uv_loop_close(&serve->loop);

@@ -262,7 +262,7 @@ static bool list_kind(struct api *api, const struct list_query *query, const cha
 {
     struct listing listing = {.json = json};
     enum task_state state = TASK_ANY;
-    bool wanted = !query->task_type || strcmp(query->task_type, other);
+    bool wanted = !query->task_type || strcmp(query->task_type, other) != 0;
 
     *total = 0;
     if (query->status && *query->status && !task_state_find(query->status, &state))

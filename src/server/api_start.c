@@ -75,7 +75,7 @@ static bool check_roots(struct http_request *request, const struct settings *set
         size_t length = strlen(field->name);
         const char *path;
 
-        if (field->type != FIELD_STRING || length < 5 || strcmp(field->name + length - 5, "_path"))
+        if (field->type != FIELD_STRING || length < 5 || strcmp(field->name + length - 5, "_path") != 0)
             continue;
         path = text_member(in, field->offset);
         if (path && *path && !settings_allow_path(settings, path)) {

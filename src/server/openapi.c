@@ -170,7 +170,7 @@ static json_t *answer_schemas(void)
         }
         json_object_set_new(json_object_get(schema, "properties"), row->name,
                             type_schema(row->type, strlen(row->type)));
-        if (strcmp(row->schema, "TrainingMetrics"))
+        if (strcmp(row->schema, "TrainingMetrics") != 0)
             json_array_append_new(json_object_get(schema, "required"), json_string(row->name));
     }
     return schemas;

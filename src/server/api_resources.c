@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "base/version.h"
 #include "server/api_internal.h"
 
 static const char *const slot_names[SLOT_KINDS] = {[SLOT_TRAINING] = "training", [SLOT_INFERENCE] = "inference"};
@@ -94,7 +93,7 @@ static json_t *gpu_info(const struct api *api)
         json_array_append_new(devices, gpu_json(api, i, device_get(set, i)));
     return json_pack("{s:b, s:I, s:o, s:s?, s:s, s:s?}", "available", device_count(set) > 0, "count",
                      (json_int_t)device_count(set), "devices", devices, "cuda_version", cuda, "pytorch_version",
-                     "rfuav " RFUAV_VERSION, "note", note);
+                     task_engine_version(), "note", note);
 }
 
 void api_gpu(struct http_request *request, void *app)

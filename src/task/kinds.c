@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "engine/backend.h"
+#include "engine/net.h"
 #include "task/admit.h"
 #include "task/requests.h"
 #include "task/work.h"
@@ -104,4 +105,9 @@ bool task_backend_exists(const char *name)
     const struct backend *backend = backend_find(name);
 
     return backend && backend->stream_open;
+}
+
+const char *task_engine_version(void)
+{
+    return net_version();
 }

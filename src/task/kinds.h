@@ -61,4 +61,7 @@ const struct task_kind *task_kind_find(const char *name); /* NULL: unknown */
 /* Can this build compute with the backend ("cpu", "cuda")? */
 bool task_backend_exists(const char *name);
 
+/* What computes, in one line: "rfuav 3.0.0, oneDNN 2.6.3". */
+const char *task_engine_version(void);
+
 #endif

@@ -247,6 +247,16 @@ bool net_stats(struct net *net, struct net_stats *ret, struct err *err)
     return true;
 }
 
+bool net_keep_gradients(struct net *net, struct err *err)
+{
+    struct plan *plan;
+
+    net->keep_gradients = true;
+    for (int i = 0; i < NET_PLANS; i++)
+        net->plans[i].plan = plan_free(net->plans[i].plan);
+    return net_plan_for(net, net->config.batch_size, true, &plan, err);
+}
+
 bool net_gradient(struct net *net, int n, const char *name, float *ret, struct err *err)
 {
     const struct graph *graph;

@@ -26,7 +26,7 @@ struct net {
     void *arena;
     size_t arena_bytes;
     struct net_memory memory;
-    bool keep_gradients; /* for tests: plans made from now on keep parameters' gradients until the run's end */
+    bool keep_gradients; /* see net_keep_gradients() */
 };
 
 /* The graph for n images. Training: with loss, gradients and Adam; else as for inference, batch norm folded. NULL
@@ -43,8 +43,11 @@ bool net_init_weights(struct net *net, struct err *err);
 struct net_memory net_memory_of(const struct plan_memory *main, const struct plan_memory *evaluation,
                                 const struct backend *backend);
 
-/* For tests, with keep_gradients set before the first net_train(): the gradient that the last net_train() with n images
- * computed for a parameter, plain in its torchvision shape. false: no such parameter. */
+/* For tests: parameters' gradients stay readable after a step. To be called before the first net_train(); makes the
+ * training plan anew. */
+bool net_keep_gradients(struct net *net, struct err *err);
+
+/* The gradient that the last net_train(), of n images, computed for a parameter, plain in its torchvision shape. */
 bool net_gradient(struct net *net, int n, const char *name, float *ret, struct err *err);
 
 #endif

@@ -1,0 +1,301 @@
+/* test_net_golden.c - networks against torchvision: logits, training losses, every parameter's gradient, running
+ * statistics. net_<model>.txt come from make_net_golden.py; weights and images from the formulas that both have. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/net_internal.h"
+
+enum { CLASSES = 5, SIZE = 64, LOGITS_BATCH = 2, TRAIN_BATCH = 4, STEPS = 10, MAX_BATCH = 4 };
+
+/* Number i of the sequence `name`, in [-1, 1): splitmix64 of FNV-1a(name) + i. */
+static double noise(const char *name, uint64_t i)
+{
+    uint64_t z = 0xCBF29CE484222325u;
+
+    for (const char *p = name; *p; p++)
+        z = (z ^ (unsigned char)*p) * 0x100000001B3u;
+    z += i * 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return (double)(z >> 40) * 0x1p-23 - 1;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t a = strlen(text), b = strlen(end);
+
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+static float weight(const struct named_tensor *t, int64_t i)
+{
+    double value = noise(t->name, (uint64_t)i);
+
+    if (t->rank == 4)
+        return (float)(value * sqrt(6.0 / (double)(t->shape[1] * t->shape[2] * t->shape[3])));
+    if (t->rank == 2)
+        return (float)(value * (1 / sqrt((double)t->shape[1])));
+    if (ends_with(t->name, "running_var"))
+        return (float)(1 + 0.5 * value);
+    if (ends_with(t->name, ".weight"))
+        return (float)((1 + 0.25 * value) * (strstr(t->name, ".bn2.") || strstr(t->name, ".bn3.") ? 0.25 : 1));
+    return (float)(0.5 * value);
+}
+
+static void set_weights(struct net *net)
+{
+    struct state_dict *dict;
+    struct err err;
+
+    assert_true(net_save(net, &dict, &err));
+    for (size_t k = 0; k < state_dict_count(dict); k++) {
+        const struct named_tensor *t = state_dict_at(dict, k);
+        float *data = (float *)(uintptr_t)t->data;
+
+        for (int64_t i = 0; t->dtype == DTYPE_F32 && i < named_tensor_elements(t); i++)
+            data[i] = weight(t, i);
+    }
+    if (!net_load(net, dict, false, NULL, &err))
+        fail_msg("%s", err.message);
+    state_dict_free(dict);
+}
+
+/* An 8 by 8 mosaic of random colours with finer noise. */
+static const uint8_t *images(void)
+{
+    static uint8_t bytes[MAX_BATCH][SIZE][SIZE][3];
+    uint64_t k = 0;
+
+    for (int i = 0; i < MAX_BATCH; i++)
+        for (int y = 0; y < SIZE; y++)
+            for (int x = 0; x < SIZE; x++)
+                for (int c = 0; c < 3; c++) {
+                    int tile = ((i * 8 + y * 8 / SIZE) * 8 + x * 8 / SIZE) * 3 + c;
+                    int mosaic = (int)((noise("mosaic", (uint64_t)tile) + 1) * 96);
+                    int grain = (int)((noise("grain", k++) + 1) * 32);
+
+                    bytes[i][y][x][c] = (uint8_t)(mosaic + grain);
+                }
+    return &bytes[0][0][0][0];
+}
+
+static struct net *open_net(const char *model, const char *backend, enum net_mode mode)
+{
+    struct net_config config = {.model = model,
+                                .num_classes = CLASSES,
+                                .image_size = SIZE,
+                                .batch_size = mode == NET_TRAIN ? TRAIN_BATCH : LOGITS_BATCH,
+                                .mode = mode,
+                                .precision = DTYPE_F32,
+                                .backend = backend,
+                                .threads = 2,
+                                .learning_rate = 1e-4};
+    struct net *net;
+    struct err err;
+
+    if (!net_open(&config, &net, &err))
+        fail_msg("%s on %s: %s", model, backend, err.message);
+    return net;
+}
+
+/* The golden file's text, to be freed. */
+static char *read_golden(const char *model)
+{
+    char path[128], *text = calloc(1, 65536);
+    FILE *f;
+
+    snprintf(path, sizeof path, "tests/golden/net_%s.txt", model);
+    f = fopen(path, "r");
+    if (!f)
+        fail_msg("cannot open %s (run from the repository's root)", path);
+    assert_true(fread(text, 1, 65535, f) > 0);
+    fclose(f);
+    return text;
+}
+
+/* The numbers after `key` at a line's start; fails when there are fewer. */
+static void golden(const char *text, const char *key, double *values, int count)
+{
+    const char *p = strstr(text, key);
+
+    if (!p || (p != text && p[-1] != '\n'))
+        fail_msg("no line %s", key);
+    p += strlen(key);
+    for (int i = 0; i < count; i++) {
+        char *end;
+
+        values[i] = strtod(p, &end);
+        assert_true(end != p);
+        p = end;
+    }
+}
+
+static void check_logits(const char *model, const char *backend)
+{
+    struct net *net = open_net(model, backend, NET_INFER);
+    char *text = read_golden(model);
+    double want[LOGITS_BATCH * CLASSES], most = 0, off = 0;
+    float logits[LOGITS_BATCH * CLASSES], again[CLASSES];
+    struct err err;
+
+    golden(text, "logits", want, LOGITS_BATCH * CLASSES);
+    set_weights(net);
+    assert_true(net_logits(net, images(), LOGITS_BATCH, logits, &err));
+    for (int i = 0; i < LOGITS_BATCH * CLASSES; i++) {
+        most = fmax(most, fabs(want[i]));
+        off = fmax(off, fabs(want[i] - (double)logits[i]));
+    }
+    printf("  %s on %s: logits off by %.1e of the largest\n", model, backend, off / most);
+    assert_true(off / most < 1e-4);
+
+    /* a smaller batch is another plan over the same weights */
+    assert_true(net_logits(net, images(), 1, again, &err));
+    for (int i = 0; i < CLASSES; i++)
+        assert_true(fabs((double)again[i] - (double)logits[i]) < 1e-4 * most);
+    free(text);
+    net_free(net);
+}
+
+/* Norm of a parameter's gradient, or of a tensor of the state_dict. */
+static double norm(const float *values, int64_t count)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sqrt(sum);
+}
+
+static void check_gradients(struct net *net, const char *text)
+{
+    struct state_dict *dict;
+    double worst = 0;
+    struct err err;
+    int count = 0;
+
+    assert_true(net_save(net, &dict, &err));
+    for (size_t k = 0; k < state_dict_count(dict); k++) {
+        const struct named_tensor *t = state_dict_at(dict, k);
+        float *gradient = calloc((size_t)named_tensor_elements(t), sizeof *gradient);
+        char key[160];
+        double want, off;
+
+        if (!strstr(t->name, "running_") && !strstr(t->name, "num_batches")) {
+            snprintf(key, sizeof key, "norm %s ", t->name);
+            golden(text, key, &want, 1);
+            assert_true(net_gradient(net, TRAIN_BATCH, t->name, gradient, &err));
+            off = fabs(norm(gradient, named_tensor_elements(t)) / want - 1);
+            if (!(off < 1e-3))
+                fail_msg("gradient of %s: norm off by %g", t->name, off);
+            worst = fmax(worst, off);
+            count++;
+        }
+        free(gradient);
+    }
+    printf("  gradient norms of %d parameters off by %.1e at most\n", count, worst);
+    state_dict_free(dict);
+}
+
+static void check_buffers(struct net *net, const char *text)
+{
+    static const char *const names[] = {"bn1.running_mean", "bn1.running_var", "layer4.1.bn2.running_var",
+                                        "layer4.1.bn2.num_batches_tracked"};
+    struct state_dict *dict;
+    struct err err;
+
+    assert_true(net_save(net, &dict, &err));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct named_tensor *t = state_dict_find(dict, names[i]);
+        float *values = calloc((size_t)named_tensor_elements(t), sizeof *values);
+        char key[160];
+        double want;
+
+        snprintf(key, sizeof key, "buffer %s ", names[i]);
+        golden(text, key, &want, 1);
+        named_tensor_to_f32(t, values);
+        if (!(fabs(norm(values, named_tensor_elements(t)) / want - 1) < 1e-3))
+            fail_msg("%s: norm %g, torch has %g", names[i], norm(values, named_tensor_elements(t)), want);
+        free(values);
+    }
+    state_dict_free(dict);
+}
+
+static void check_training(const char *model, const char *backend, int steps)
+{
+    static const int32_t labels[TRAIN_BATCH] = {0, 2, 4, 1};
+    struct net *net = open_net(model, backend, NET_TRAIN);
+    char *text = read_golden(model);
+    double want[STEPS], worst = 0;
+    struct err err;
+
+    golden(text, "losses", want, STEPS);
+    assert_true(net_keep_gradients(net, &err));
+    set_weights(net);
+    for (int step = 0; step < steps; step++) {
+        struct net_stats stats;
+        double off;
+
+        if (!net_train(net, images(), labels, TRAIN_BATCH, &err) || !net_stats(net, &stats, &err))
+            fail_msg("%s", err.message);
+        off = fabs(stats.loss_sum / want[step] - 1);
+        if (!(off < 1e-3))
+            fail_msg("%s on %s: loss of step %d is %g, torch has %g", model, backend, step, stats.loss_sum, want[step]);
+        worst = fmax(worst, off);
+        assert_int_equal(stats.images, TRAIN_BATCH);
+        if (step == 0)
+            check_gradients(net, text);
+    }
+    printf("  %s on %s: losses of %d steps off by %.1e at most\n", model, backend, steps, worst);
+    if (steps == STEPS)
+        check_buffers(net, text);
+    free(text);
+    net_free(net);
+}
+
+static void test_logits_cpu(void **state)
+{
+    (void)state;
+    for (const char *const *model = net_models(); *model; model++)
+        check_logits(*model, "cpu");
+}
+
+static void test_logits_ref(void **state)
+{
+    (void)state;
+    check_logits("resnet18", "ref");
+    check_logits("resnet50", "ref");
+}
+
+static void test_training_cpu(void **state)
+{
+    (void)state;
+    check_training("resnet18", "cpu", STEPS);
+    check_training("resnet50", "cpu", STEPS);
+}
+
+static void test_training_ref(void **state)
+{
+    (void)state;
+    check_training("resnet18", "ref", STEPS);
+    check_training("resnet50", "ref", 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_cpu),
+        cmocka_unit_test(test_logits_ref),
+        cmocka_unit_test(test_training_cpu),
+        cmocka_unit_test(test_training_ref),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

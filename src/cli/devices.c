@@ -39,13 +39,18 @@ static void add_gpu(struct table *table, const json_t *resources, const json_t *
 
 static void add_cpu(struct table *table, const json_t *resources, const json_t *cpu)
 {
+    double total = json_double(cpu, "total_memory_gb", 0);
+
     table_cell(table, "cpu");
-    table_cell(table, "%.0f%%", json_double(cpu, "memory_percent", 0));
+    if (total > 0)
+        table_cell(table, "%.1f / %.1f GB", total * json_double(cpu, "memory_percent", 0) / 100, total);
+    else
+        table_cell(table, "%.0f%%", json_double(cpu, "memory_percent", 0));
     table_cell(table, "%.0f%%", json_double(cpu, "percent", 0));
     slots_cell(table, resources, "cpu", "training");
     slots_cell(table, resources, "cpu", "inference");
-    table_cell(table, tr("%s%s%.0f 核", "%s%s%.0f cores"), json_text(cpu, "model", ""),
-               json_object_get(cpu, "model") ? ", " : "", json_double(cpu, "cores", 0));
+    table_cell(table, tr("%s (%.0f 核)", "%s (%.0f cores)"), json_text(cpu, "cpu_model", "CPU"),
+               json_double(cpu, "cores", 0));
 }
 
 static void print_devices(const json_t *resources, const json_t *cpu)
@@ -64,6 +69,10 @@ static void print_devices(const json_t *resources, const json_t *cpu)
     add_cpu(table, resources, cpu);
     table_print(table, stdout, terminal_width());
     table_free(table);
+    if (json_is_string(json_object_get(info, "note"))) { /* why there is no GPU */
+        text_print(stdout, json_text(info, "note", ""));
+        putchar('\n');
+    }
     json_object_foreach((json_t *)active, device, tasks) json_array_foreach(tasks, i, task)
         printf("%s: %s %s\n", device, json_text(task, "type", ""), json_text(task, "id", ""));
 }

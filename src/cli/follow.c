@@ -82,9 +82,9 @@ static void print_epoch(struct follow *follow)
 {
     struct buf line;
 
-    if (follow->progress.epoch <= follow->shown_epoch)
+    if (follow->progress.measured_epoch <= follow->shown_epoch)
         return;
-    follow->shown_epoch = follow->progress.epoch;
+    follow->shown_epoch = follow->progress.measured_epoch;
     buf_init(&line, LINE_MAX_BYTES);
     progress_epoch_line(&follow->progress, &line);
     erase_bar(follow);
@@ -102,7 +102,7 @@ static void show_with_bar(struct follow *follow, const json_t *event)
 {
     const char *stage = json_text(event, "stage", "");
 
-    if (strcmp(stage, "epoch_start") == 0 && follow->progress.epoch > 0)
+    if (strcmp(stage, "epoch_start") == 0)
         print_epoch(follow);
     progress_metrics(&follow->progress, json_object_get(event, "metrics"));
     if (strcmp(json_text(event, "level", "INFO"), "INFO") != 0)

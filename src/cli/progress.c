@@ -28,8 +28,11 @@ void progress_metrics(struct progress *progress, const json_t *metrics)
         {"best_acc", &progress->best_acc},     {"images_per_second", &progress->speed},
     };
 
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (json_is_number(json_object_get(metrics, rows[i].key)))
+            progress->measured_epoch = (int64_t)json_double(metrics, "epoch", (double)progress->measured_epoch);
         *rows[i].value = json_double(metrics, rows[i].key, *rows[i].value);
+    }
     progress->epoch = (int64_t)json_double(metrics, "epoch", (double)progress->epoch);
     progress->epochs = (int64_t)json_double(metrics, "total_epochs", (double)progress->epochs);
 }
@@ -78,11 +81,10 @@ static void put_value(struct buf *out, const char *name, const char *fmt, double
     buf_printf(out, "  %s %s", name, text);
 }
 
-static void put_epoch(const struct progress *progress, struct buf *out)
+static void put_epoch(int64_t epoch, int64_t epochs, struct buf *out)
 {
-    if (progress->epochs > 0)
-        buf_printf(out, tr("第 %lld/%lld 轮", "epoch %lld/%lld"), (long long)progress->epoch,
-                   (long long)progress->epochs);
+    if (epochs > 0)
+        buf_printf(out, tr("第 %lld/%lld 轮", "epoch %lld/%lld"), (long long)epoch, (long long)epochs);
 }
 
 static void put_values(const struct progress *progress, struct buf *out)
@@ -114,7 +116,7 @@ void progress_line(const struct progress *progress, double now, size_t width, st
         cut(out, width);
         return;
     }
-    put_epoch(progress, out);
+    put_epoch(progress->epoch, progress->epochs, out);
     buf_printf(out, "%s[", progress->epochs > 0 ? " " : "");
     for (int i = 0; i < BAR_CELLS; i++)
         buf_puts(out, i * 100 < progress->percent * BAR_CELLS ? "#" : ".");
@@ -129,6 +131,6 @@ void progress_line(const struct progress *progress, double now, size_t width, st
 
 void progress_epoch_line(const struct progress *progress, struct buf *out)
 {
-    put_epoch(progress, out);
+    put_epoch(progress->measured_epoch, progress->epochs, out);
     put_values(progress, out);
 }

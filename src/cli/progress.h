@@ -11,8 +11,9 @@
 
 struct progress {
     char status[16], device[16], message[256];
-    int64_t epoch, epochs; /* 0: not known, or no training */
-    int percent;           /* of the whole task */
+    int64_t epoch, epochs;  /* 0: not known, or no training */
+    int64_t measured_epoch; /* which the values below are of; the record may be ahead of the log */
+    int percent;            /* of the whole task */
     /* percent 0–100, losses ≥ 0, images/s; NAN: not known */
     double train_loss, train_acc, val_loss, val_acc, best_acc, speed;
     double started;      /* clock_seconds() when it was first seen running; 0: not yet */

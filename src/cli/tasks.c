@@ -113,21 +113,45 @@ int command_tasks(int argc, char **argv)
 
 /* status: the service, or one task */
 
+/* "train_loss 0.5123, train_acc 81.2" of a nested object, without what is null; other values as they are. */
+static void print_value(const json_t *value)
+{
+    char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+    const char *key;
+    json_t *inner;
+    bool first = true;
+
+    if (json_is_object(value)) {
+        json_object_foreach((json_t *)value, key, inner)
+        {
+            if (json_is_null(inner))
+                continue;
+            printf("%s%s ", first ? "" : ", ", key);
+            print_value(inner);
+            first = false;
+        }
+    } else if (!json_is_null(value)) {
+        text_print(stdout, text ? text : json_is_string(value) ? json_string_value(value) : "");
+    }
+    free(text);
+}
+
 static void print_object(const json_t *object)
 {
     const char *key;
     json_t *value;
-    size_t width = 0;
+    int width = 0;
 
-    json_object_foreach((json_t *)object, key, value) if (strlen(key) > width) width = strlen(key);
     json_object_foreach((json_t *)object, key, value)
     {
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-
-        printf("%-*s  ", (int)width, key);
-        text_print(stdout, text ? text : json_is_string(value) ? json_string_value(value) : "");
+        if ((int)strlen(key) > width)
+            width = (int)strlen(key);
+    }
+    json_object_foreach((json_t *)object, key, value)
+    {
+        printf("%-*s  ", width, key);
+        print_value(value);
         putchar('\n');
-        free(text);
     }
 }
 

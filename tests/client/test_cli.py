@@ -209,7 +209,7 @@ class Real(DaemonCase):
     def test_devices_and_config(self):
         status, text, _ = self.rfuav("devices")
         self.assertEqual(status, 0)
-        self.assertRegex(text, r"\ncpu +\d+% +\d+% +0/2 +0/4 ")
+        self.assertRegex(text, r"\ncpu +[\d.]+ / [\d.]+ GB +\d+% +0/2 +0/4 ")
         status, text, _ = self.rfuav("config", "cpu.inference=3")
         self.assertRegex(text, r"cpu +2 +3\n")
         self.assertRegex(self.rfuav("config")[1], r"cpu +2 +3\n")
@@ -228,7 +228,8 @@ class Real(DaemonCase):
     def test_progress_bar(self):
         status, text = self.terminal("--num-epochs", "3", columns=70)
         self.assertEqual(status, 0, text)
-        self.assertRegex(text, r"epoch 3/3  loss \d\.\d{4}  train \d+\.\d\d%  val ")
+        summaries = re.findall(r"epoch (\d)/3  loss \d\.\d{4}  train \d+\.\d\d%  val ", text)
+        self.assertEqual(summaries, ["1", "2", "3"])
         self.assertTrue(text.rstrip().endswith("训练完成"))
         for line in re.split(r"\r|\n", text):
             if "[#" in line or "[." in line:

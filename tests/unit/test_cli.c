@@ -271,7 +271,7 @@ static void test_progress(void **state)
     struct buf line;
     json_t *record = json_pack("{s:s,s:s,s:i,s:i,s:i}", "status", "running", "device", "cpu", "progress", 0,
                                "current_epoch", 1, "total_epochs", 4);
-    json_t *metrics = json_pack("{s:f,s:f}", "train_loss", 0.51234, "val_acc", 87.5);
+    json_t *metrics = json_pack("{s:i,s:f,s:f}", "epoch", 1, "train_loss", 0.51234, "val_acc", 87.5);
 
     (void)state;
     text_set_language("en");

@@ -44,7 +44,7 @@ struct jobs {
 struct dispatch {
     struct dispatch_options options;
     uv_timer_t soon;     /* queueing and picking, in the loop's next turn */
-    double look_seconds; /* that the last look took */
+    double look_seconds; /* that the last choice among those that wait took */
     struct jobs waiting, running;
     struct limits limits;
     bool knows_devices; /* the driver has answered and the limits are loaded */

@@ -149,6 +149,7 @@ static void pick(struct dispatch *dispatch)
     struct sched_device *devices = calloc(device_count, sizeof *devices);
     struct sched_verdict *verdicts = calloc(n, sizeof *verdicts);
     struct job **jobs = calloc(n, sizeof(struct job *));
+    double begun = clock_seconds();
 
     if (tasks && devices && verdicts && jobs) {
         for (size_t d = 0; d < device_count; d++)
@@ -170,6 +171,7 @@ static void pick(struct dispatch *dispatch)
         for (size_t i = 0; i < n; i++)
             if (verdicts[i].outcome != SCHED_START)
                 tell_reason(jobs[i], &tasks[i], &verdicts[i], devices, device_count);
+        dispatch->look_seconds = clock_seconds() - begun; /* without the starts, which are not to be put off */
         for (size_t i = 0; i < n; i++)
             if (verdicts[i].outcome == SCHED_START) {
                 dispatch_jobs_remove(&dispatch->waiting, jobs[i]);
@@ -185,7 +187,6 @@ static void pick(struct dispatch *dispatch)
 static void look_at_queue(uv_timer_t *timer)
 {
     struct dispatch *dispatch = timer->data;
-    double begun = clock_seconds();
 
     dispatch_learn_devices(dispatch);
     if (dispatch->stopped && dispatch->running.count == 0) {
@@ -209,7 +210,6 @@ static void look_at_queue(uv_timer_t *timer)
     }
     if (dispatch->waiting.count)
         pick(dispatch);
-    dispatch->look_seconds = clock_seconds() - begun;
 }
 
 /* In the next turn; with thousands that wait a look takes milliseconds: then most of the time is for other work. */

@@ -4,7 +4,6 @@
  * once, whatever it is doing. */
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -88,7 +87,6 @@ static void *listen_to_daemon(void *packet)
  * queue for the processor. */
 static void become_worker(void)
 {
-    struct sched_param param = {0};
     struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -97,7 +95,6 @@ static void become_worker(void)
     sigaction(SIGTERM, &action, NULL);
     signal(SIGINT, SIG_IGN); /* a terminal's Ctrl-C reaches the whole group; the daemon decides what it means */
     signal(SIGPIPE, SIG_IGN);
-    sched_setscheduler(0, SCHED_BATCH, &param);
     setpriority(PRIO_PROCESS, 0, NICENESS);
 }
 

@@ -69,8 +69,9 @@ struct backend {
     const struct kernel *kernels; /* [OP_COUNT] */
 
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
-    /* (optional) Sets op->scratch_bytes and bytes of outputs to what prepare is likely to choose; they come as plain
-     * sizes, STATE outputs as 0. */
+    /* (optional) Sets op->scratch_bytes, and bytes of outputs and of DERIVED inputs, to what prepare is likely to
+     * choose; they come as plain sizes, STATE outputs as 0. Called once for ops of equal attributes, shapes and roles.
+     */
     void (*estimate)(struct graph *graph, struct op *op);
     uint64_t library_bytes;       /* resident memory of process and libraries beyond what is planned, measured */
     const char *(*version)(void); /* (optional) "oneDNN 2.6.3" */

@@ -83,31 +83,43 @@ bool net_plan(const struct net_config *config, struct net_memory *ret, struct er
     return true;
 }
 
-/* Does a batch of n fit? */
-static bool fits(const struct net_config *config, int n, uint64_t bytes)
+/* The forecast of a batch of n; UINT64_MAX when there is none. */
+static uint64_t total_of(const struct net_config *config, int n)
 {
     struct net_config with_n = *config;
     struct net_memory memory;
 
     with_n.batch_size = n;
-    return net_plan(&with_n, &memory, NULL) && memory.total <= bytes;
+    return net_plan(&with_n, &memory, NULL) ? memory.total : UINT64_MAX;
 }
 
+/* Memory grows almost in proportion to the batch, so that the line through two sizes leads to the answer in a few
+ * forecasts; halving guards against the steps in it. */
 int net_largest_batch(const struct net_config *config, uint64_t bytes)
 {
-    int low = 0, high = 1; /* low fits (0 always does), high does not, once found */
+    int low = 1, high = MAX_BATCH + 1, next = 2; /* low fits, high does not */
+    uint64_t low_total = total_of(config, low), first = low_total;
 
-    while (high <= MAX_BATCH && fits(config, high, bytes)) {
-        low = high;
-        high *= 2;
-    }
-    while (high - low > 1) {
-        int middle = low + (high - low) / 2;
+    if (low_total > bytes)
+        return 0;
+    for (int round = 0; high - low > 1; round++) {
+        uint64_t total = total_of(config, next);
 
-        if (fits(config, middle, bytes))
-            low = middle;
-        else
-            high = middle;
+        if (total <= bytes) {
+            low = next;
+            low_total = total;
+        } else {
+            high = next;
+        }
+        if (round % 4 == 3 || low == 1) {
+            next = low + (high - low) / 2;
+        } else {
+            double each = (double)(low_total - first) / (low - 1);
+            double more = each > 0 ? (double)(bytes - low_total) / each : high;
+
+            next = more < high - low ? low + (int)more : high - 1;
+        }
+        next = next <= low ? low + 1 : next >= high ? high - 1 : next;
     }
     return low;
 }

@@ -177,6 +177,58 @@ struct plan *plan_free(struct plan *plan)
     return NULL;
 }
 
+/* Do two ops pose the same problem: equal attributes, and tensors of equal shapes and roles? */
+static bool same_problem(const struct graph *graph, const struct op *a, const struct op *b)
+{
+    if (a->type != b->type || a->input_count != b->input_count || a->output_count != b->output_count ||
+        memcmp(&a->attrs, &b->attrs, sizeof a->attrs) != 0)
+        return false;
+    for (int i = 0; i < a->input_count + a->output_count; i++) {
+        int k = i - a->input_count;
+        const struct tensor *x = k < 0 ? op_input(graph, a, i) : op_output(graph, a, k);
+        const struct tensor *y = k < 0 ? op_input(graph, b, i) : op_output(graph, b, k);
+
+        if (!x != !y || (x && (x->role != y->role || !tensor_same_shape(x, y))))
+            return false;
+    }
+    return true;
+}
+
+/* What was estimated for one op holds for another with the same problem. DERIVED tensors are their readers' choice. */
+static void copy_estimate(const struct graph *graph, const struct op *from, struct op *to)
+{
+    to->scratch_bytes = from->scratch_bytes;
+    for (int k = 0; k < to->output_count; k++)
+        if (op_output(graph, to, k) && op_output(graph, to, k)->role != TENSOR_DERIVED)
+            op_output(graph, to, k)->bytes = op_output(graph, from, k)->bytes;
+    for (int k = 0; k < to->input_count; k++)
+        if (op_input(graph, to, k) && op_input(graph, to, k)->role == TENSOR_DERIVED)
+            op_input(graph, to, k)->bytes = op_input(graph, from, k)->bytes;
+}
+
+/* Asks the backend once for each different problem: deep networks repeat few. The prologue last, as in prepare. */
+static bool estimate_all(struct graph *graph, const struct backend *backend)
+{
+    int *different = graph_alloc(graph, (size_t)graph->op_count * sizeof *different), count = 0;
+
+    if (!different)
+        return false;
+    for (int i = 0; i < graph->op_count; i++) {
+        struct op *op = &graph->ops[(i + graph->prologue_count) % graph->op_count];
+        int k = 0;
+
+        while (k < count && !same_problem(graph, &graph->ops[different[k]], op))
+            k++;
+        if (k < count) {
+            copy_estimate(graph, &graph->ops[different[k]], op);
+        } else {
+            backend->estimate(graph, op);
+            different[count++] = (int)(op - graph->ops);
+        }
+    }
+    return true;
+}
+
 bool plan_forecast(struct graph *graph, const struct backend *backend, struct plan_memory *ret, struct err *err)
 {
     struct placement placement = {0};
@@ -184,9 +236,8 @@ bool plan_forecast(struct graph *graph, const struct backend *backend, struct pl
     if (graph->failed)
         return err_set(err, graph->err.kind, "%s", graph->err.message);
     make_plain(graph);
-    if (backend->estimate)
-        for (int i = 0; i < graph->op_count; i++)
-            backend->estimate(graph, &graph->ops[i]);
+    if (backend->estimate && !estimate_all(graph, backend))
+        return err_set(err, ERR_MEMORY, "no memory for a forecast");
     if (!placement_make(&placement, graph, backend->kernels, err))
         return false;
     *ret = placement.memory;

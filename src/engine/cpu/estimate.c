@@ -7,9 +7,23 @@
 /* Room for the sums of a batch norm; they are small whatever the threads. */
 enum { NORM_SUMS = 1 << 14 };
 
+/* A weight that is computed once for many runs may lie there once more, ready for Winograd (conv.c): then the
+ * scratchpad of that, and the weight's bytes grow. false: not so. */
+static bool ready_scratch(struct stream *stream, const struct conv_problem *problem, struct tensor *weight, size_t *ret)
+{
+    dnnl_primitive_desc_t desc = weight->role == TENSOR_DERIVED ? conv_choose_ready(stream, problem) : NULL;
+
+    if (!desc)
+        return false;
+    weight->bytes += dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0));
+    *ret = primitive_scratchpad(desc);
+    dnnl_primitive_desc_destroy(desc);
+    return true;
+}
+
 /* The scratchpad of a convolution over preferred layouts, and the copy of the weight that the gradient of the input
  * reads in another order. */
-static size_t conv_scratch(struct stream *stream, const struct conv_problem *description)
+static size_t conv_scratch(struct stream *stream, const struct conv_problem *description, struct tensor *weight)
 {
     struct conv_problem problem = *description;
     dnnl_primitive_desc_t desc;
@@ -19,6 +33,8 @@ static size_t conv_scratch(struct stream *stream, const struct conv_problem *des
     activation_wanted_md(stream, problem.x, &problem.x_md);
     activation_wanted_md(stream, problem.y, &problem.y_md);
     weight_any_md(problem.weight, problem.attrs->groups, &problem.weight_md);
+    if (problem.pass == CONV_FORWARD && ready_scratch(stream, &problem, weight, &size))
+        return size;
     desc = conv_choose(stream, &problem, true);
     if (!desc)
         return 0;
@@ -77,7 +93,7 @@ void cpu_estimate(struct graph *graph, struct op *op)
 
     if (conv_describe(graph, op, &problem)) {
         if (stream_open(&config, &stream, NULL)) {
-            op->scratch_bytes = conv_scratch(stream, &problem);
+            op->scratch_bytes = conv_scratch(stream, &problem, op_input(graph, op, CONV2D_WEIGHT));
             stream_close(stream);
         }
     } else if (op->type == OP_BATCH_NORM || op->type == OP_BATCH_NORM_BACKWARD) {

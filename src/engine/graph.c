@@ -136,7 +136,7 @@ struct op *graph_op(struct graph *graph, enum op_type type, const struct op_attr
                     const tensor_id *inputs, int output_count, const tensor_id *outputs)
 {
     struct op op = {.type = type};
-    void *grown;
+    struct op *grown;
 
     if (attrs)
         op.attrs = *attrs;
@@ -144,8 +144,8 @@ struct op *graph_op(struct graph *graph, enum op_type type, const struct op_attr
     op.outputs = copy_list(graph, &output_count, outputs);
     op.input_count = input_count;
     op.output_count = output_count;
-    grown = with_room(graph, graph->ops, graph->op_count, &graph->op_capacity, sizeof op);
-    if (!grown || graph->failed)
+    grown = graph->failed ? NULL : with_room(graph, graph->ops, graph->op_count, &graph->op_capacity, sizeof op);
+    if (!grown)
         return NULL;
     graph->ops = grown;
     graph->ops[graph->op_count] = op;

@@ -70,7 +70,7 @@ static bool forecast(const struct net_config *config, const struct backend *back
 bool net_plan(const struct net_config *config, struct net_memory *ret, struct err *err)
 {
     bool training = config->mode == NET_TRAIN;
-    struct plan_memory main, evaluation;
+    struct plan_memory main = {0}, evaluation = {0};
     const struct backend *backend;
 
     if (!net_check(config, err))

@@ -11,3 +11,13 @@ const struct op_info *op_info(enum op_type type)
 
     return &infos[type];
 }
+
+bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b)
+{
+    for (int i = 0; i < 2; i++)
+        if (a->kernel[i] != b->kernel[i] || a->stride[i] != b->stride[i] || a->padding[i] != b->padding[i])
+            return false;
+    return a->groups == b->groups && a->activation == b->activation && a->training == b->training && a->eps == b->eps &&
+           a->momentum == b->momentum && a->learning_rate == b->learning_rate && a->beta1 == b->beta1 &&
+           a->beta2 == b->beta2;
+}

@@ -120,6 +120,8 @@ struct op_attrs {
     double beta1, beta2;  /* ADAM */
 };
 
+bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b);
+
 /* Positions in op.inputs and op.outputs. */
 enum {
     CONV2D_X = 0,

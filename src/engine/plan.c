@@ -181,7 +181,7 @@ struct plan *plan_free(struct plan *plan)
 static bool same_problem(const struct graph *graph, const struct op *a, const struct op *b)
 {
     if (a->type != b->type || a->input_count != b->input_count || a->output_count != b->output_count ||
-        memcmp(&a->attrs, &b->attrs, sizeof a->attrs) != 0)
+        !op_attrs_equal(&a->attrs, &b->attrs))
         return false;
     for (int i = 0; i < a->input_count + a->output_count; i++) {
         int k = i - a->input_count;

@@ -3,16 +3,17 @@
 
 #include <math.h>
 
-/* probabilities = softmax(logits) of one image; returns the logarithm of the denominator, logits' maximum included. */
+/* probabilities = softmax(logits) of one image, `best` being the largest; returns the logarithm of the sum of
+ * exp(logits). The largest counts 1, so that nothing overflows. */
 static double softmax(const float *logits, int64_t classes, int64_t best, float *probabilities)
 {
-    double sum = 0;
+    double others = 0;
 
     for (int64_t k = 0; k < classes; k++)
-        sum += exp((double)logits[k] - (double)logits[best]);
+        others += k == best ? 0 : exp((double)logits[k] - (double)logits[best]);
     for (int64_t k = 0; k < classes; k++)
-        probabilities[k] = (float)(exp((double)logits[k] - (double)logits[best]) / sum);
-    return (double)logits[best] + log(sum);
+        probabilities[k] = (float)(exp((double)logits[k] - (double)logits[best]) / (1 + others));
+    return (double)logits[best] + log1p(others);
 }
 
 bool ref_cross_entropy(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)

@@ -9,7 +9,7 @@
  * transformed pay with fewer tiles, but take up to four times the memory; so only the smaller ones are made so. */
 #include "engine/cpu/conv.h"
 
-enum { WINOGRAD_TILE = 4, WINOGRAD_LEAST_TILES = 64, READY_LEAST_TILES = 16, READY_MOST_KERNELS = 256 * 256 };
+enum { WINOGRAD_TILE = 4, WINOGRAD_LEAST_TILES = 64, READY_LEAST_TILES = 16, READY_MOST_KERNELS = 128 * 128 };
 
 /* Tiles of a convolution that Winograd can do; 0: it cannot. */
 static int64_t winograd_tiles(const struct stream *stream, const struct conv_problem *p)

@@ -155,7 +155,7 @@ bool net_open(const struct net_config *config, struct net **ret, struct err *err
         err_set(err, ERR_MEMORY, "no memory for a net");
         goto fail;
     }
-    if (!net_plan_for(net, config->batch_size, config->mode == NET_TRAIN, &plan, err) || !net_init_weights(net, err))
+    if (!net_plan_for(net, config->batch_size, config->mode == NET_TRAIN, &plan, err))
         goto fail;
     net->memory = net_memory_of(plan_memory(plan), NULL, net->backend);
     *ret = net;
@@ -200,7 +200,7 @@ bool net_train(struct net *net, const uint8_t *images, const int32_t *labels, in
         if (labels[i] < 0 || labels[i] >= net->config.num_classes)
             return err_set(err, ERR_INVALID, "label %d of an image; the classes are 0 to %d", (int)labels[i],
                            net->config.num_classes - 1);
-    if (!net_plan_for(net, n, true, &plan, err))
+    if (!net_plan_for(net, n, true, &plan, err) || !net_need_weights(net, err))
         return false;
     graph = plan_graph(plan);
     return net->backend->write(net->stream, &graph->tensors[graph->input], images, err) &&
@@ -212,7 +212,7 @@ bool net_logits(struct net *net, const uint8_t *images, int n, float *logits, st
     const struct graph *graph;
     struct plan *plan;
 
-    if (!check_count(net, n, err) || !net_plan_for(net, n, false, &plan, err))
+    if (!check_count(net, n, err) || !net_plan_for(net, n, false, &plan, err) || !net_need_weights(net, err))
         return false;
     graph = plan_graph(plan);
     return net->backend->write(net->stream, &graph->tensors[graph->input], images, err) && plan_run(plan, err) &&

@@ -26,6 +26,8 @@ struct net {
     void *arena;
     size_t arena_bytes;
     struct net_memory memory;
+    bool has_weights; /* drawn or loaded; drawing waits until they are needed, since most nets get theirs by net_load()
+                       */
     bool keep_gradients; /* see net_keep_gradients() */
 };
 
@@ -36,8 +38,8 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
 /* The plan for n images, made when there is none, its arena bound. */
 bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, struct err *err);
 
-/* Draws the initial weights from config->seed. */
-bool net_init_weights(struct net *net, struct err *err);
+/* Draws the initial weights from config->seed unless there are weights. */
+bool net_need_weights(struct net *net, struct err *err);
 
 /* Sums a plan's memory into the categories of net.h. */
 struct net_memory net_memory_of(const struct plan_memory *main, const struct plan_memory *evaluation,

@@ -77,13 +77,18 @@ static bool is_drawn(const struct net *net, const struct tensor *tensor)
     return !net->config.load_follows || tensor->dtype != DTYPE_F32 || is_head(net, tensor);
 }
 
-bool net_init_weights(struct net *net, struct err *err)
+bool net_need_weights(struct net *net, struct err *err)
 {
     const struct graph *graph = any_graph(net);
-    void *buffer = host_buffer(graph, err);
     const struct tensor *tensor;
     tensor_id t = 0;
-    bool ok = buffer;
+    void *buffer;
+    bool ok;
+
+    if (net->has_weights)
+        return true;
+    buffer = host_buffer(graph, err);
+    ok = buffer;
 
     while (ok && (tensor = next_weight(graph, &t))) {
         if (!is_drawn(net, tensor))
@@ -92,6 +97,7 @@ bool net_init_weights(struct net *net, struct err *err)
         ok = net->backend->write(net->stream, tensor, buffer, err);
     }
     free(buffer);
+    net->has_weights = ok;
     return ok;
 }
 
@@ -199,7 +205,7 @@ bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bo
     for (tensor_id t = 0; (tensor = next_weight(graph, &t));) /* all of it, before anything changes */
         if (!match(net, tensor, dict, skip_head, &named, &left, err))
             return false;
-    if (!check_extra(net, graph, dict, err))
+    if (!check_extra(net, graph, dict, err) || (left && !net_need_weights(net, err)))
         return false;
     buffer = host_buffer(graph, err);
     if (!buffer)
@@ -210,6 +216,7 @@ bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bo
             ok = write_weight(net, tensor, named, buffer, err);
     }
     ok = ok && reset_optimizer(net, graph, buffer, err);
+    net->has_weights = net->has_weights || ok;
     params_set_derived_valid(net->params, false);
     free(buffer);
     if (ok && skipped)
@@ -220,10 +227,13 @@ bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bo
 bool net_save(struct net *net, struct state_dict **ret, struct err *err)
 {
     const struct graph *graph = any_graph(net);
-    struct state_dict *dict = state_dict_new();
     const struct tensor *tensor;
+    struct state_dict *dict;
     tensor_id t = 0;
 
+    if (!net_need_weights(net, err))
+        return false;
+    dict = state_dict_new();
     if (!dict)
         return err_set(err, ERR_MEMORY, "no memory for a dictionary of weights");
     while ((tensor = next_weight(graph, &t))) {

@@ -26,9 +26,9 @@ LIBS_NO_PC := -lgif -ldnnl -lm -ldl -lpthread
 
 DEB_BUILD  := gcc make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libyaml-dev \
               libjpeg-dev libpng-dev libtiff-dev libgif-dev libwebp-dev zlib1g-dev \
-              libpango1.0-dev libfftw3-dev libdnnl-dev fonts-noto-cjk
+              libpango1.0-dev libfftw3-dev libdnnl-dev fonts-noto-cjk libavcodec-dev libavformat-dev libswscale-dev
 DEB_TEST   := libcmocka-dev python3 python3-requests python3-yaml python3-pil python3-numpy python3-torch \
-              python3-torchvision
+              python3-torchvision ffmpeg
 DEB_DEV    := clang clang-tidy clang-format cppcheck libclang-rt-dev lcov valgrind wrk bear
 
 WARN    := -Wall -Wextra -Werror -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes
@@ -43,7 +43,8 @@ LIBS        = $(PKG_LIBS) $(LIBS_NO_PC)
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PKG_CFLAGS)
 PKG_LIBS    = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PACKAGES)))$(PKG_LIBS)
 
-SRC      := $(sort $(shell find src -name '*.c' ! -path 'src/main.c' ! -path 'src/engine/cuda/*'))
+SRC      := $(sort $(shell find src -name '*.c' ! -path 'src/main.c' ! -path 'src/data/video_encoder.c' \
+              ! -path 'src/engine/cuda/*'))
 OBJ      := $(SRC:%.c=$B/%.o)
 UNIT     := $(sort $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/golden/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$B/%)
@@ -69,6 +70,16 @@ $B/%.o: %.c
 	@echo "  CC    $<"
 	@mkdir -p $(@D)
 	$Q$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# What needs FFmpeg's libraries, which would make every start slow: opened by the worker that has a video to write.
+VIDEO_SO       := $B/librfuav_video.so
+VIDEO_PACKAGES := libavformat libavcodec libswscale libavutil
+all unit-build: $(VIDEO_SO)
+$(VIDEO_SO): src/data/video_encoder.c src/data/video_encoder.h
+	@echo "  LINK  $@"
+	@mkdir -p $(@D)
+	$Q$(CC) $(CFLAGS_ALL) $$(pkg-config --cflags $(VIDEO_PACKAGES)) -fPIC -shared -fvisibility=hidden -o $@ $< \
+	    $$(pkg-config --libs $(VIDEO_PACKAGES)) $(if $(COVERAGE),--coverage)
 
 # loops that the processor chooses among at run time
 ifeq ($(shell uname -m),x86_64)

@@ -8,6 +8,7 @@
 
 #include <fftw3.h>
 
+#include "data/colormap.h"
 #include "data/fft_lock.h"
 
 struct spectrogram {
@@ -130,28 +131,22 @@ void spectrogram_power(struct spectrogram *spectrogram, const struct signal *sig
     }
 }
 
-/* The classic jet: blue, cyan, yellow, red; v from 0 to 1. */
-static void jet(float v, uint8_t rgb[3])
-{
-    const float peak[3] = {0.75f, 0.5f, 0.25f};
-
-    for (int c = 0; c < 3; c++) {
-        float level = 1.5f - 4 * fabsf(v - peak[c]);
-
-        rgb[c] = (uint8_t)(255 * (level < 0 ? 0 : level > 1 ? 1 : level) + 0.5f);
-    }
-}
-
 void spectrogram_colors(const float *power, size_t n, uint8_t *rgb)
 {
     float low = INFINITY, high = 0;
+    uint8_t colors[COLORMAP_COLORS][3];
 
+    colormap_jet(colors);
     for (size_t i = 0; i < n; i++) {
         if (power[i] > high)
             high = power[i];
         if (power[i] > 0 && power[i] < low)
             low = power[i];
     }
-    for (size_t i = 0; i < n; i++)
-        jet(high > low && power[i] > low ? log10f(power[i] / low) / log10f(high / low) : 0, rgb + 3 * i);
+    for (size_t i = 0; i < n; i++) {
+        float v = high > low && power[i] > low ? log10f(power[i] / low) / log10f(high / low) : 0;
+        int color = (int)(v * COLORMAP_COLORS);
+
+        memcpy(rgb + 3 * i, colors[color < COLORMAP_COLORS ? color : COLORMAP_COLORS - 1], 3);
+    }
 }

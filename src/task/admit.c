@@ -9,6 +9,8 @@
 
 #include "base/text.h"
 #include "formats/model_cfg.h"
+#include "task/infer_source.h"
+#include "task/recordings.h"
 
 /* `path` as seen from the root folder, in the arena. */
 static bool make_absolute(const char **path, struct arena *arena, struct err *err)
@@ -146,11 +148,12 @@ static bool plan_memory_of(const struct net_config *config, struct net_memory *r
 }
 
 /* The memory of a net and, when it computes on the host, of its loader and of the copy of the weights that is saved;
- * what would fit when that is too much. */
-static uint64_t run_memory(const struct net_config *config, uint64_t available, char *advice, size_t advice_size)
+ * what would fit when that is too much. more: what else it takes on the host. */
+static uint64_t run_memory(const struct net_config *config, uint64_t more, uint64_t available, char *advice,
+                           size_t advice_size)
 {
     bool on_host = strcmp(config->backend, "cuda") != 0;
-    uint64_t beside = on_host ? decode_memory(config->batch_size, config->image_size) : 0, total;
+    uint64_t beside = on_host ? decode_memory(config->batch_size, config->image_size) + more : 0, total;
     struct net_memory memory;
     struct err err;
     int largest;
@@ -177,7 +180,7 @@ uint64_t train_memory(const void *request, const char *backend, uint64_t availab
 {
     struct net_config config = train_net_config(request, backend);
 
-    return run_memory(&config, available, advice, advice_size);
+    return run_memory(&config, 0, available, advice, advice_size);
 }
 
 uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)
@@ -185,8 +188,8 @@ uint64_t infer_memory(const void *request, const char *backend, uint64_t availab
     const struct infer_request *infer = request;
     struct net_config config = {.mode = NET_INFER, .precision = DTYPE_F32, .backend = backend};
     struct model_cfg *cfg = NULL;
+    uint64_t total, raw = 0;
     struct err err;
-    uint64_t total;
 
     if (!model_cfg_read(infer->cfg_path, &cfg, &err))
         return 0; /* the worker will say what is wrong with the file */
@@ -194,7 +197,9 @@ uint64_t infer_memory(const void *request, const char *backend, uint64_t availab
     config.num_classes = cfg->num_classes;
     config.image_size = cfg->image_size;
     config.batch_size = infer->batch_size ? (int)infer->batch_size : INFER_BATCH;
-    total = run_memory(&config, available, advice, advice_size);
+    if (strcmp(backend, "cuda") != 0 && source_has_raw(infer->source_path))
+        raw = recordings_memory(0);
+    total = run_memory(&config, raw, available, advice, advice_size);
     model_cfg_free(cfg);
     return total;
 }

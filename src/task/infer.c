@@ -1,5 +1,5 @@
-/* infer.c - an inference, section 14 of the contract: the pictures of a file or folder through a trained net, an
- * annotated copy of each, and the predictions as tables. */
+/* infer.c - an inference, section 14 of the contract: the pictures of a file or folder and the frames of its raw
+ * recordings through a trained net, an annotated copy of each, and the predictions as tables. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 #include "task/infer_source.h"
 #include "task/pictures.h"
 #include "task/predictions.h"
+#include "task/recordings.h"
 #include "task/requests.h"
 #include "task/work.h"
 
@@ -25,8 +26,10 @@ struct inference {
     const char *folder; /* in the task's arena */
     struct model_cfg *cfg;
     struct source source;
+    size_t total; /* pictures and frames there are to classify */
     int batch_size;
-    struct pictures *pictures;
+    struct pictures *pictures;     /* NULL: none in the source */
+    struct recordings *recordings; /* its raw files */
     struct net *net;
 
     uint8_t *images;   /* (batch_size, image_size, image_size, 3) */
@@ -34,9 +37,9 @@ struct inference {
     float *logits;     /* (batch_size, num_classes) */
     size_t *per_class; /* (num_classes) pictures predicted so */
 
-    struct prediction *predictions; /* (picture_count) */
-    size_t done, unreadable;
-    const char *first_reason; /* why the first unreadable picture is */
+    struct prediction *predictions; /* (total) */
+    size_t done, unreadable;        /* unreadable: pictures */
+    const char *first_reason;       /* why the first unreadable picture is */
 };
 
 static void say_header(struct inference *inf)
@@ -49,18 +52,10 @@ static void say_header(struct inference *inf)
     task_log(task, LOG_INFO, tr("保存目录: %s", "output folder: %s"), inf->folder);
 }
 
-static void say_raw_files(struct inference *inf)
-{
-    for (size_t i = 0; i < inf->source.raw_count; i++)
-        task_log(inf->task, LOG_WARNING,
-                 tr("跳过 %s: 此版本尚不支持原始 IQ 数据", "skipped %s: this version does not support raw IQ data yet"),
-                 inf->source.raws[i].name);
-}
-
 /* Reading pictures begins here, before the net is there, so that the first batch does not wait. */
-static bool open_pictures(struct inference *inf, struct err *err)
+static bool open_batch(struct inference *inf, struct err *err)
 {
-    size_t count = inf->source.picture_count, image = (size_t)inf->cfg->image_size * (size_t)inf->cfg->image_size * 3;
+    size_t count = inf->total, image = (size_t)inf->cfg->image_size * (size_t)inf->cfg->image_size * 3;
     int wanted = inf->request->batch_size ? (int)inf->request->batch_size : INFER_BATCH;
     size_t classes = (size_t)inf->cfg->num_classes;
     struct pictures_config config = {.image_size = inf->cfg->image_size, .threads = inf->task->threads};
@@ -74,7 +69,15 @@ static bool open_pictures(struct inference *inf, struct err *err)
     inf->predictions = calloc(count, sizeof *inf->predictions);
     if (!inf->images || !inf->indices || !inf->logits || !inf->per_class || !inf->predictions)
         return err_set(err, ERR_MEMORY, "out of memory for %zu pictures in batches of %d", count, inf->batch_size);
-    return pictures_open(inf->source.pictures, count, &config, &inf->pictures, err);
+    return inf->source.picture_count == 0 ||
+           pictures_open(inf->source.pictures, inf->source.picture_count, &config, &inf->pictures, err);
+}
+
+/* Bytes on the host beside the net's. */
+static uint64_t memory_beside(const struct inference *inf)
+{
+    return decode_memory(inf->batch_size, inf->cfg->image_size) +
+           (recordings_count(inf->recordings) > 0 ? recordings_memory(inf->task->threads) : 0);
 }
 
 static bool open_net(struct inference *inf, struct err *err)
@@ -100,9 +103,8 @@ static bool open_net(struct inference *inf, struct err *err)
          (net_load(inf->net, weights, false, &skipped, err) || err_prefix(err, "%s", inf->request->weight_path));
     state_dict_free(weights);
     if (ok)
-        task_memory(inf->task, net_memory(inf->net)->total + (strcmp(inf->task->backend, "cuda") != 0
-                                                                  ? decode_memory(inf->batch_size, inf->cfg->image_size)
-                                                                  : 0));
+        task_memory(inf->task,
+                    net_memory(inf->net)->total + (strcmp(inf->task->backend, "cuda") != 0 ? memory_beside(inf) : 0));
     return ok;
 }
 
@@ -126,53 +128,122 @@ static int next_batch(struct inference *inf)
     return n;
 }
 
-static void take_prediction(struct inference *inf, size_t index, const float *logits)
+/* Notes what the net says about a picture or frame; `text` becomes what is to be drawn on it. */
+static void take_prediction(struct inference *inf, const char *file, int64_t frame, const float *logits, char *text,
+                            size_t size)
 {
     struct prediction *p = &inf->predictions[inf->done++];
-    const char *name;
-    char text[512];
 
-    p->file = inf->source.pictures[index].name;
+    p->file = file;
+    p->frame = frame;
     prediction_from(logits, (size_t)inf->cfg->num_classes, p);
-    name = inf->cfg->class_names[p->classes[0]];
     inf->per_class[p->classes[0]]++;
-    snprintf(text, sizeof text, "%s %.2f%%", name, 100 * p->probabilities[0]);
-    pictures_write(inf->pictures, index, text);
-    if (inf->source.picture_count <= LINES_MAX || inf->done % LINES_EVERY == 0)
-        task_log(inf->task, LOG_INFO, "%s: %s", p->file, text);
+    snprintf(text, size, "%s %.2f%%", inf->cfg->class_names[p->classes[0]], 100 * p->probabilities[0]);
+    if (inf->total > LINES_MAX && inf->done % LINES_EVERY != 0)
+        return;
+    if (frame == NO_FRAME)
+        task_log(inf->task, LOG_INFO, "%s: %s", file, text);
+    else
+        task_log(inf->task, LOG_INFO, "%s #%lld: %s", file, (long long)frame, text);
 }
 
-static bool run_batches(struct inference *inf, struct err *err)
+static bool go_on(struct inference *inf, struct err *err)
 {
-    size_t classes = (size_t)inf->cfg->num_classes, count = inf->source.picture_count;
+    size_t over = inf->done + inf->unreadable + recordings_unreadable(inf->recordings);
 
-    for (;;) {
-        int n;
+    if (inf->task->cancelled(inf->task))
+        return err_set(err, ERR_CANCELLED, "%s", tr("推理已被取消", "the inference was cancelled"));
+    task_progress(inf->task, over < inf->total ? (int)(99 * over / inf->total) : 99, 0);
+    return true;
+}
 
-        if (inf->task->cancelled(inf->task))
-            return err_set(err, ERR_CANCELLED, "%s", tr("推理已被取消", "the inference was cancelled"));
+static bool classify_pictures(struct inference *inf, struct err *err)
+{
+    size_t classes = (size_t)inf->cfg->num_classes;
+    char text[512];
+    int n;
+
+    if (!inf->pictures)
+        return true;
+    while (go_on(inf, err)) {
         if ((n = next_batch(inf)) == 0)
-            break;
+            return pictures_finish(inf->pictures, err);
         if (!net_logits(inf->net, inf->images, n, inf->logits, err) || !pictures_check(inf->pictures, err))
             return false;
-        for (int i = 0; i < n; i++)
-            take_prediction(inf, inf->indices[i], inf->logits + (size_t)i * classes);
-        task_progress(inf->task, (int)(99 * (inf->done + inf->unreadable) / count), 0);
+        for (int i = 0; i < n; i++) {
+            take_prediction(inf, inf->source.pictures[inf->indices[i]].name, NO_FRAME,
+                            inf->logits + (size_t)i * classes, text, sizeof text);
+            pictures_write(inf->pictures, inf->indices[i], text);
+        }
     }
-    if (inf->done == 0)
+    return false;
+}
+
+/* As many frames as a batch and the recordings hold, fewer at the end and when the task is cancelled: one takes long.
+ */
+static int next_frames(struct inference *inf, struct frame frames[RECORDINGS_BATCH])
+{
+    size_t image = (size_t)inf->cfg->image_size * (size_t)inf->cfg->image_size * 3;
+    int n = 0;
+
+    while (n < RECORDINGS_BATCH && n < inf->batch_size && !inf->task->cancelled(inf->task) &&
+           recordings_next(inf->recordings, inf->images + (size_t)n * image, &frames[n]))
+        n++;
+    return n;
+}
+
+static bool classify_frames(struct inference *inf, struct err *err)
+{
+    size_t classes = (size_t)inf->cfg->num_classes;
+    struct frame frames[RECORDINGS_BATCH];
+    char text[512];
+
+    for (;;) {
+        int n = next_frames(inf, frames);
+
+        if (!go_on(inf, err))
+            return false;
+        if (n == 0)
+            return recordings_finish(inf->recordings, err);
+        if (!net_logits(inf->net, inf->images, n, inf->logits, err))
+            return false;
+        for (int i = 0; i < n; i++) {
+            take_prediction(inf, frames[i].file->name, (int64_t)frames[i].index, inf->logits + (size_t)i * classes,
+                            text, sizeof text);
+            if (!recordings_write(inf->recordings, text, err))
+                return false;
+        }
+    }
+}
+
+/* Something to read and nothing of it readable is a failure. */
+static bool check_any(const struct inference *inf, struct err *err)
+{
+    if (inf->done > 0)
+        return true;
+    if (inf->unreadable > 0)
         return err_set(
             err, ERR_INVALID,
-            tr("%zu 张图像均无法读取，第一张的原因: %s", "none of the %zu images can be read; the first: %s"), count,
-            inf->first_reason);
-    return pictures_finish(inf->pictures, err);
+            tr("%zu 张图像均无法读取，第一张的原因: %s", "none of the %zu images can be read; the first: %s"),
+            inf->source.picture_count, inf->first_reason);
+    if (recordings_unreadable(inf->recordings) > 0)
+        return err_set(err, ERR_INVALID,
+                       tr("IQ文件均无法读取，第一个的原因: %s", "no raw IQ file can be read; the first: %s"),
+                       recordings_reason(inf->recordings) ? recordings_reason(inf->recordings) : "out of memory");
+    return true;
 }
 
 static void say_summary(struct inference *inf)
 {
     struct task *task = inf->task;
+    size_t frames = 0;
 
     task_log(task, LOG_INFO, tr("共识别 %zu 张图像，%zu 张无法读取", "%zu images classified, %zu unreadable"),
-             inf->done, inf->unreadable);
+             inf->done, inf->unreadable + recordings_unreadable(inf->recordings));
+    for (size_t i = 0; i < inf->done; i++)
+        frames += inf->predictions[i].frame != NO_FRAME;
+    if (frames > 0)
+        task_log(task, LOG_INFO, tr("其中 %zu 张是IQ文件的帧", "%zu of them are frames of raw IQ files"), frames);
     for (int c = 0; c < inf->cfg->num_classes; c++)
         if (inf->per_class[c] > 0)
             task_log(task, LOG_INFO, "%s: %zu", inf->cfg->class_names[c], inf->per_class[c]);
@@ -180,11 +251,16 @@ static void say_summary(struct inference *inf)
 
 static bool classify(struct inference *inf, struct err *err)
 {
-    if (inf->source.picture_count == 0) {
-        task_log(inf->task, LOG_WARNING, tr("%s 中没有可识别的图像", "no images in %s"), inf->request->source_path);
-        return true;
+    if (!recordings_open(&inf->source, inf->cfg->image_size, inf->task, &inf->recordings, err))
+        return false;
+    inf->total = inf->source.picture_count + recordings_count(inf->recordings);
+    if (inf->total == 0) {
+        if (inf->source.raw_count == 0)
+            task_log(inf->task, LOG_WARNING, tr("%s 中没有可识别的图像", "no images in %s"), inf->request->source_path);
+        return check_any(inf, err);
     }
-    if (!open_pictures(inf, err) || !open_net(inf, err) || !run_batches(inf, err) ||
+    if (!open_batch(inf, err) || !open_net(inf, err) || !classify_pictures(inf, err) || !classify_frames(inf, err) ||
+        !check_any(inf, err) ||
         !predictions_write(inf->folder, inf->predictions, inf->done, inf->cfg->class_names, err))
         return false;
     say_summary(inf);
@@ -201,16 +277,13 @@ bool infer_run(struct task *task, const void *request, struct err *err)
         return err_set(err, ERR_MEMORY, "out of memory");
     say_header(&inf);
     ok = model_cfg_read(inf.request->cfg_path, &inf.cfg, err) && folder_make(inf.folder, err) &&
-         source_list(inf.request->source_path, inf.folder, task->arena, &inf.source, err);
-    if (ok) {
-        say_raw_files(&inf);
-        ok = classify(&inf, err);
-    }
+         source_list(inf.request->source_path, inf.folder, task->arena, &inf.source, err) && classify(&inf, err);
     if (ok) {
         task_progress(task, 100, 0);
         task_log(task, LOG_INFO, "%s", tr("推理完成！", "inference completed!"));
     }
     pictures_free(inf.pictures);
+    recordings_free(inf.recordings);
     net_free(inf.net);
     model_cfg_free(inf.cfg);
     free(inf.images);

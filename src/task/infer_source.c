@@ -67,26 +67,64 @@ static void cut_ending(char *name)
         *ending = '\0';
 }
 
-/* Gives every picture a target. With `keep_existing` the names of files that are there are not used either. */
-static bool name_targets(struct source *source, const char *folder, bool keep_existing, struct arena *arena)
+/* Gives every file a target. With `keep_existing` the names of files that are there are not used either. */
+static bool name_targets(struct source_file *files, size_t count, const char *ending, const char *folder,
+                         bool keep_existing, struct arena *arena)
 {
     json_t *taken = json_object(); /* used as a set of names */
     bool ok = taken != NULL;
 
-    for (size_t i = 0; ok && i < source->picture_count; i++) {
-        char *stem = arena_strdup(arena, source->pictures[i].name), *target = NULL;
+    for (size_t i = 0; ok && i < count; i++) {
+        char *stem = arena_strdup(arena, files[i].name), *target = NULL;
 
         if (stem) {
             cut_ending(stem);
-            target = arena_printf(arena, "%s/%s.jpg", folder, stem);
+            target = arena_printf(arena, "%s/%s%s", folder, stem, ending);
         }
         for (int k = 2; target && (json_object_get(taken, target) || (keep_existing && access(target, F_OK) == 0)); k++)
-            target = arena_printf(arena, "%s/%s_%d.jpg", folder, stem, k);
+            target = arena_printf(arena, "%s/%s_%d%s", folder, stem, k, ending);
         ok = target && json_object_set_new_nocheck(taken, target, json_true()) == 0;
-        source->pictures[i].target = target;
+        files[i].target = target;
     }
     json_decref(taken);
     return ok;
+}
+
+static bool is_target(const struct source *source, const char *path)
+{
+    for (size_t i = 0; i < source->picture_count; i++)
+        if (strcmp(source->pictures[i].target, path) == 0)
+            return true;
+    return source->keep_existing && access(path, F_OK) == 0;
+}
+
+const char *source_frame_target(const struct source *source, const struct source_file *raw, size_t frame,
+                                struct arena *arena)
+{
+    char *stem = arena_strdup(arena, raw->target), *target = NULL;
+
+    if (stem) {
+        cut_ending(stem);
+        target = arena_printf(arena, "%s_%zu.jpg", stem, frame);
+    }
+    for (int k = 2; target && is_target(source, target); k++)
+        target = arena_printf(arena, "%s_%zu_%d.jpg", stem, frame, k);
+    return target;
+}
+
+bool source_has_raw(const char *path)
+{
+    enum { ENTRIES_MAX = 2048 };
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+    bool found = false;
+
+    if (!folder)
+        return errno == ENOTDIR && is_raw(path);
+    for (int i = 0; !found && i < ENTRIES_MAX && (entry = readdir(folder)); i++)
+        found = entry->d_name[0] != '.' && is_raw(entry->d_name);
+    closedir(folder);
+    return found;
 }
 
 static bool same_folder(const char *a, const char *b)
@@ -156,8 +194,10 @@ bool source_list(const char *path, const char *folder, struct arena *arena, stru
         if (!parent || !allocate(&source, 1, arena) || !add_file(&source, name, path, arena))
             return out_of_memory(1, err);
     }
-    if (!name_targets(&source, folder, same_folder(parent, folder), arena))
-        return out_of_memory((int)source.picture_count, err);
+    source.keep_existing = same_folder(parent, folder);
+    if (!name_targets(source.pictures, source.picture_count, ".jpg", folder, source.keep_existing, arena) ||
+        !name_targets(source.raws, source.raw_count, ".mp4", folder, source.keep_existing, arena))
+        return out_of_memory((int)(source.picture_count + source.raw_count), err);
     *ret = source;
     return true;
 }

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "data/image.h"
-
 enum stage { WAITING, READING, READY, UNREADABLE, OUT, TO_WRITE, WRITING, DONE };
 
 struct picture {
@@ -40,10 +38,14 @@ struct pictures {
     pthread_t *threads;
 };
 
-/* The annotation of the contract. */
-enum { TEXT_X = 40, TEXT_Y = 40, TEXT_SIZE = 45, TEXT_RED = 0xFF0000, JPEG_QUALITY = 75 };
-
 enum { MEMORY_DEFAULT = 256 << 20, THREADS_MAX = 64 };
+
+bool picture_annotate(struct image *image, const char *text, struct err *err)
+{
+    enum { X = 40, Y = 40, SIZE = 45, RED = 0xFF0000 };
+
+    return image_draw_text(image, text, X, Y, SIZE, RED, err);
+}
 
 /* Called without the lock, for a picture that is READING. */
 static bool read_picture(const struct pictures *p, size_t i, struct image *original, uint8_t **resized, struct err *err)
@@ -110,8 +112,8 @@ static bool write_picture(const struct pictures *p, size_t i, struct err *err)
 
     if (ok && !item->text)
         ok = err_set(err, ERR_MEMORY, "out of memory");
-    ok = ok && image_draw_text(&image, item->text, TEXT_X, TEXT_Y, TEXT_SIZE, TEXT_RED, err) &&
-         image_write_jpeg(p->files[i].target, &image, JPEG_QUALITY, err);
+    ok = ok && picture_annotate(&image, item->text, err) &&
+         image_write_jpeg(p->files[i].target, &image, ANNOTATED_JPEG_QUALITY, err);
     image_release(&image);
     return ok;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "data/image.h"
 #include "task/infer_source.h"
 
 struct pictures;
@@ -17,6 +18,10 @@ struct pictures_config {
     int threads;                /* 0: one per core */
     uint64_t memory;            /* bytes of originals kept between reading and writing; 0: 256 MB */
 };
+
+/* The annotation of the contract, and the quality of an annotated picture's JPEG. */
+enum { ANNOTATED_JPEG_QUALITY = 75 };
+bool picture_annotate(struct image *image, const char *text, struct err *err);
 
 /* Starts reading files[0..count). The files must outlive the pictures. */
 bool pictures_open(const struct source_file *files, size_t count, const struct pictures_config *config,

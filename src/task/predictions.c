@@ -37,7 +37,7 @@ static void csv_lines(struct buf *out, const struct prediction *predictions, siz
     buf_puts(out, "file,class,probability");
     for (int k = 1; k <= PREDICTION_TOP; k++)
         buf_printf(out, ",top%d_class,top%d_probability", k, k);
-    buf_puts(out, "\n");
+    buf_puts(out, ",frame\n");
     for (size_t i = 0; i < n; i++) {
         const struct prediction *p = &predictions[i];
 
@@ -53,6 +53,9 @@ static void csv_lines(struct buf *out, const struct prediction *predictions, siz
                 buf_puts(out, ",");
             }
         }
+        buf_puts(out, ",");
+        if (p->frame != NO_FRAME)
+            buf_printf(out, "%lld", (long long)p->frame);
         buf_puts(out, "\n");
     }
 }
@@ -83,7 +86,10 @@ static void json_lines(struct buf *out, const struct prediction *predictions, si
             json_pair(out, names[p->classes[k]], p->probabilities[k]);
             buf_puts(out, "}");
         }
-        buf_puts(out, "]}\n");
+        buf_puts(out, "]");
+        if (p->frame != NO_FRAME)
+            buf_printf(out, ",\"frame\":%lld", (long long)p->frame);
+        buf_puts(out, "}\n");
     }
 }
 

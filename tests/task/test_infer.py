@@ -132,16 +132,6 @@ class Contract(InferTest):
         self.assertEqual(os.listdir(self.path("out")), [])
         self.assertEqual(worker.log[-1], "推理完成！")
 
-    def test_raw_iq_is_passed_over_and_said(self):
-        picture(self.path("in", "a.png"), 0, 0)
-        with open(self.path("in", "b.iq"), "wb") as file:
-            file.write(bytes(800))
-        worker, end = self.run_inference()
-        self.assertEqual(end["status"], "completed")
-        warnings = [m["message"] for m in worker.messages if m.get("level") == "WARNING"]
-        self.assertEqual(len(warnings), 1)
-        self.assertIn("b.iq", warnings[0])
-
 
 class Defects(InferTest):
     def test_D16_list_of_names_and_size_as_text(self):

@@ -1,0 +1,146 @@
+/* video.c - see video.h */
+#include "data/video.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/video_encoder.h"
+
+static const char object_name[] = "librfuav_video.so";
+
+struct video {
+    const struct video_encoder_object *object;
+    struct video_encoder *encoder;
+    int width, height;
+    char path[PATH_MAX], temporary[PATH_MAX + 4];
+};
+
+/* The folder of this program, without a slash at the end. */
+static bool own_folder(char *folder, size_t size)
+{
+    ssize_t length = readlink("/proc/self/exe", folder, size - 1);
+    char *slash;
+
+    if (length <= 0)
+        return false;
+    folder[length] = '\0';
+    slash = strrchr(folder, '/');
+    if (slash)
+        *slash = '\0';
+    return slash;
+}
+
+/* The first of the places where the object is. */
+static bool find_object(char *path, size_t size)
+{
+    static const char *const places[] = {"", "/../lib", "/../lib/rfuav"};
+    char folder[PATH_MAX];
+
+    if (!own_folder(folder, sizeof folder))
+        return false;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (snprintf(path, size, "%s%s/%s", folder, places[i], object_name) < (int)size && access(path, R_OK) == 0)
+            return true;
+    return false;
+}
+
+/* Stays open until the process ends: the libraries behind it do not like to be unloaded. */
+static const struct video_encoder_object *load(struct err *err)
+{
+    static const struct video_encoder_object *loaded;
+    const struct video_encoder_object *object;
+    char path[PATH_MAX];
+    void *handle;
+
+    if (loaded)
+        return loaded;
+    if (!find_object(path, sizeof path)) {
+        err_set(err, ERR_IO, "%s is not beside this program", object_name);
+        return NULL;
+    }
+    if (!(handle = dlopen(path, RTLD_NOW | RTLD_LOCAL))) {
+        err_set(err, ERR_IO, "%s cannot be loaded: %s", object_name, dlerror());
+        return NULL;
+    }
+    object = dlsym(handle, "rfuav_video_object");
+    if (!object || object->abi != VIDEO_ENCODER_ABI) {
+        err_set(err, ERR_IO, "%s belongs to another version of this program", path);
+        dlclose(handle);
+        return NULL;
+    }
+    return loaded = object;
+}
+
+bool video_open(const char *path, const struct video_config *config, struct video **ret, struct err *err)
+{
+    const struct video_encoder_object *object = load(err);
+    struct video *video;
+    char why[256];
+
+    if (!object)
+        return false;
+    if (!(video = calloc(1, sizeof *video)))
+        return err_set(err, ERR_MEMORY, "no memory for the video %s", path);
+    video->object = object;
+    video->width = config->width;
+    video->height = config->height;
+    if (snprintf(video->path, sizeof video->path, "%s", path) >= (int)sizeof video->path)
+        err_set(err, ERR_IO, "the path is longer than %d bytes: %s", PATH_MAX - 1, path);
+    else if (snprintf(video->temporary, sizeof video->temporary, "%s.tmp", path) < 0 ||
+             !object->open(video->temporary, config->width, config->height, config->frames_per_second, config->threads,
+                           &video->encoder, why, sizeof why)) {
+        err_set(err, ERR_IO, "%s: %s", path, why);
+        unlink(video->temporary);
+    } else {
+        *ret = video;
+        return true;
+    }
+    video_free(video);
+    return false;
+}
+
+bool video_write(struct video *video, const struct image *image, struct err *err)
+{
+    char why[256];
+
+    if (image->width != video->width || image->height != video->height)
+        return err_set(err, ERR_BUG, "%s: a frame of %d x %d in a video of %d x %d", video->path, image->width,
+                       image->height, video->width, video->height);
+    return video->object->write(video->encoder, image->rgb, why, sizeof why) ||
+           err_set(err, ERR_IO, "%s: %s", video->path, why);
+}
+
+bool video_finish(struct video *video, struct err *err)
+{
+    char why[256];
+    int fd;
+    bool ok;
+
+    if (!video->object->finish(video->encoder, why, sizeof why))
+        return err_set(err, ERR_IO, "%s: %s", video->path, why);
+    fd = open(video->temporary, O_RDONLY | O_CLOEXEC);
+    ok = fd >= 0 && fsync(fd) == 0 && rename(video->temporary, video->path) == 0;
+    if (!ok)
+        err_set(err, ERR_IO, "%s: %s", video->path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+struct video *video_free(struct video *video)
+{
+    if (!video)
+        return NULL;
+    if (video->encoder) {
+        video->object->free(video->encoder);
+        unlink(video->temporary); /* after video_finish() there is none */
+    }
+    free(video);
+    return NULL;
+}

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -26,6 +27,8 @@ BINARY = os.path.abspath(os.environ.get("RFUAV_BIN", os.path.join(ROOT, "build",
 ENDED = ("completed", "failed", "cancelled")
 # under the sanitizers, and on a machine with other work, everything takes longer
 PATIENCE = float(os.environ.get("RFUAV_TEST_PATIENCE", "4" if "address" in BINARY else "1"))
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no daemon and no folder is left behind
 
 _scratch = None
 

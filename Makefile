@@ -132,6 +132,10 @@ unit-build: $(UNIT_BIN) $(DRIVER_BIN) $(REPLAY)
 unit: $(if $T,$(filter %/test_$T,$(UNIT_BIN)),$(UNIT_BIN)) ## C tests alone; T=name runs tests/*/test_name.c
 	@set -e; for t in $^; do echo "== $$t"; $$t; done
 
+.PHONY: bench-cpu
+bench-cpu: $B/tests/bench/bench_net ## the engine beside PyTorch on the CPU, about ten minutes
+	@$(PYTHON) tests/bench/cpu.py --bench $<
+
 SECONDS_EACH ?= 60
 .PHONY: fuzz
 fuzz: ## every parser of foreign bytes under libFuzzer, SECONDS_EACH=60

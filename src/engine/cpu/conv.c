@@ -200,7 +200,7 @@ bool cpu_conv2d(struct stream *stream, const struct graph *graph, const struct o
     struct conv_state *state = op->state;
     const struct tensor *bias = op_input(graph, op, CONV2D_BIAS), *residual = op_input(graph, op, CONV2D_RESIDUAL);
     void *y = op_output(graph, op, 0)->data;
-    void *args[5];
+    void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
     args[n++] = operand_load(stream, op, &state->x, op_input(graph, op, CONV2D_X)->data, err);
@@ -210,7 +210,7 @@ bool cpu_conv2d(struct stream *stream, const struct graph *graph, const struct o
     if (!args[0] || !args[1])
         return false;
     if (residual && residual->data != args[2]) {
-        void *const copy[] = {residual->data, args[2]};
+        void *const copy[PRIMITIVE_MAX_ARGS] = {residual->data, args[2]};
 
         if (!primitive_run(stream, &state->residual, copy, err))
             return false;
@@ -256,7 +256,7 @@ bool cpu_conv2d_backward_data(struct stream *stream, const struct graph *graph, 
 {
     struct conv_state *state = op->state;
     void *dx = op_output(graph, op, 0)->data;
-    void *const args[] = {
+    void *const args[PRIMITIVE_MAX_ARGS] = {
         operand_load(stream, op, &state->y, op_input(graph, op, 0)->data, err),
         operand_load(stream, op, &state->weight, op_input(graph, op, 1)->data, err),
         operand_target(op, &state->x, dx),
@@ -306,7 +306,7 @@ bool cpu_conv2d_backward_weight(struct stream *stream, const struct graph *graph
     struct conv_state *state = op->state;
     const struct tensor *dbias = op_output(graph, op, 1);
     void *dweight = op_output(graph, op, 0)->data;
-    void *args[5];
+    void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
     args[n++] = operand_load(stream, op, &state->y, op_input(graph, op, 0)->data, err);

@@ -72,6 +72,6 @@ const struct backend cpu_backend = {
     .read = stream_read,
     .kernels = kernels,
     .estimate = cpu_estimate,
-    .library_bytes = 40 << 20,
+    .library_bytes = 24 << 20,
     .version = version,
 };

@@ -192,7 +192,7 @@ bool cpu_reorder_prepare(struct stream *stream, struct graph *graph, struct op *
 
 bool cpu_reorder(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
-    void *const args[] = {op_input(graph, op, 0)->data, op_output(graph, op, 0)->data};
+    void *const args[PRIMITIVE_MAX_ARGS] = {op_input(graph, op, 0)->data, op_output(graph, op, 0)->data};
 
     return primitive_run(stream, op->state, args, err);
 }

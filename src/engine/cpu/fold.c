@@ -62,10 +62,11 @@ bool cpu_fold_batch_norm(struct stream *stream, const struct graph *graph, const
     const float *from = state->load.primitive ? scratch_at(op, state->loaded) : weight->data;
     float *to = state->store.primitive ? scratch_at(op, state->folded) : op_output(graph, op, 0)->data;
     int64_t row = tensor_elements(weight) / weight->shape[0];
-    void *const load[] = {weight->data, scratch_at(op, state->loaded)};
+    void *const load[PRIMITIVE_MAX_ARGS] = {weight->data, scratch_at(op, state->loaded)};
     const struct layout *layout = op_output(graph, op, 0)->layout;
     char *result = op_output(graph, op, 0)->data;
-    void *const store[] = {to, result}, *const ready[] = {to, result + (layout ? layout->ready_offset : 0)};
+    void *const store[PRIMITIVE_MAX_ARGS] = {to, result}, *const ready[PRIMITIVE_MAX_ARGS] = {
+                                                              to, result + (layout ? layout->ready_offset : 0)};
 
     if (state->load.primitive && !primitive_run(stream, &state->load, load, err))
         return false;

@@ -93,7 +93,7 @@ bool cpu_linear(struct stream *stream, const struct graph *graph, const struct o
 {
     struct linear_state *state = op->state;
     const struct tensor *bias = op_input(graph, op, 2);
-    void *args[5];
+    void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
     args[n++] = op_input(graph, op, 0)->data;
@@ -127,8 +127,8 @@ bool cpu_linear_backward_data_prepare(struct stream *stream, struct graph *graph
 bool cpu_linear_backward_data(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
     struct linear_state *state = op->state;
-    void *const args[] = {op_input(graph, op, 0)->data, op_input(graph, op, 1)->data, op_output(graph, op, 0)->data,
-                          scratch_at(op, state->scratchpad)};
+    void *const args[PRIMITIVE_MAX_ARGS] = {op_input(graph, op, 0)->data, op_input(graph, op, 1)->data,
+                                            op_output(graph, op, 0)->data, scratch_at(op, state->scratchpad)};
 
     return primitive_run(stream, &state->product, args, err);
 }
@@ -159,7 +159,7 @@ bool cpu_linear_backward_weight(struct stream *stream, const struct graph *graph
 {
     struct linear_state *state = op->state;
     const struct tensor *dbias = op_output(graph, op, 1);
-    void *args[5];
+    void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
     args[n++] = op_input(graph, op, 0)->data;

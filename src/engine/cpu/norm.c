@@ -11,15 +11,14 @@ static int64_t gcd(int64_t a, int64_t b)
 /* As many parts as make the items of all blocks a multiple of the threads, unless the imbalance is small anyway. */
 static void cut(const struct stream *stream, struct norm_state *state)
 {
-    int threads = stream->threads;
-    int64_t parts = 1;
+    int64_t threads = stream->threads, parts = 1;
 
-    if (state->blocks < 4 * (int64_t)threads)
+    if (state->blocks < 4 * threads)
         parts = threads / gcd(state->blocks, threads);
     if (parts > state->images)
         parts = state->images;
-    state->parts = (int)parts;
-    state->round = threads / state->parts * state->parts;
+    state->parts = parts > 1 ? (int)parts : 1;
+    state->round = (int)threads / state->parts * state->parts;
 }
 
 bool norm_prepare(struct stream *stream, struct graph *graph, struct op *op, const struct tensor *x, size_t sums_bytes,

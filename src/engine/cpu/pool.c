@@ -85,8 +85,8 @@ bool cpu_max_pool(struct stream *stream, const struct graph *graph, const struct
 {
     struct pool_state *state = op->state;
     const struct tensor *where = op_output(graph, op, 1);
-    void *const args[] = {operand_load(stream, op, &state->input, op_input(graph, op, 0)->data, err),
-                          op_output(graph, op, 0)->data, where ? where->data : NULL};
+    void *const args[PRIMITIVE_MAX_ARGS] = {operand_load(stream, op, &state->input, op_input(graph, op, 0)->data, err),
+                                            op_output(graph, op, 0)->data, where ? where->data : NULL};
 
     return args[0] && primitive_run(stream, &state->pool, args, err);
 }
@@ -120,8 +120,8 @@ bool cpu_max_pool_backward_prepare(struct stream *stream, struct graph *graph, s
 bool cpu_max_pool_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
     struct pool_state *state = op->state;
-    void *const args[] = {operand_load(stream, op, &state->input, op_input(graph, op, 0)->data, err),
-                          op_output(graph, op, 0)->data, op_input(graph, op, 1)->data};
+    void *const args[PRIMITIVE_MAX_ARGS] = {operand_load(stream, op, &state->input, op_input(graph, op, 0)->data, err),
+                                            op_output(graph, op, 0)->data, op_input(graph, op, 1)->data};
 
     return args[0] && primitive_run(stream, &state->pool, args, err);
 }

@@ -162,7 +162,7 @@ void operand_release(struct operand *operand)
 void *operand_load(struct stream *stream, const struct op *op, struct operand *operand, const void *data,
                    struct err *err)
 {
-    void *const args[] = {(void *)(uintptr_t)data, scratch_at(op, operand->offset)};
+    void *const args[PRIMITIVE_MAX_ARGS] = {(void *)(uintptr_t)data, scratch_at(op, operand->offset)};
 
     if (!operand->reorder.primitive)
         return args[0];
@@ -176,7 +176,7 @@ void *operand_target(const struct op *op, const struct operand *operand, void *d
 
 bool operand_store(struct stream *stream, const struct op *op, struct operand *operand, void *data, struct err *err)
 {
-    void *const args[] = {scratch_at(op, operand->offset), data};
+    void *const args[PRIMITIVE_MAX_ARGS] = {scratch_at(op, operand->offset), data};
 
     return !operand->reorder.primitive || primitive_run(stream, &operand->reorder, args, err);
 }

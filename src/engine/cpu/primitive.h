@@ -29,7 +29,7 @@ void primitive_release(struct primitive *primitive);
 /* Bytes of scratchpad that `desc` needs. */
 size_t primitive_scratchpad(dnnl_primitive_desc_t desc);
 
-/* Executes on data[0..arg_count). */
+/* Executes on data[0..arg_count), an array of PRIMITIVE_MAX_ARGS. */
 bool primitive_run(struct stream *stream, struct primitive *primitive, void *const *data, struct err *err);
 
 /* Attributes with the scratchpad provided by the caller, which is how all primitives here are made; and optionally

@@ -249,7 +249,7 @@ static void rgb_plane(const uint8_t *x, float *y, int64_t count)
     int64_t i = 0;
 
     for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK) {
-        vec v;
+        vec v = {0};
 
         for (int k = 0; k < SIMD_BLOCK; k++)
             v[k] = (float)x[3 * (i + k)];

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -12,7 +13,7 @@
 extern void omp_set_num_threads(int threads) __attribute__((weak));
 #endif
 
-enum { MEMORY_ALIGNMENT = 64 };
+enum { MEMORY_ALIGNMENT = 64, HUGE = 4 << 20 };
 
 static size_t align(size_t size)
 {
@@ -81,36 +82,55 @@ struct stream *stream_close(struct stream *stream)
     return NULL;
 }
 
+/* Before each piece of memory: where its block begins, and how long it is if it was mapped. */
+struct block {
+    void *begin;
+    size_t mapped; /* 0: from calloc */
+};
+
+/* Large blocks are mapped in huge pages where the system offers them: a step goes through hundreds of megabytes, and
+ * page faults and address translation are a good part of it in pages of 4 KiB. Both kinds come zeroed without being
+ * touched, so that the peak is what a run uses. */
 bool stream_alloc(struct stream *stream, size_t size, void **ret, struct err *err)
 {
-    size_t rounded = align(size);
-    void *memory;
+    size_t total = align(size) + sizeof(struct block) + MEMORY_ALIGNMENT;
+    struct block block = {0};
+    char *memory;
 
     (void)stream;
-    /* calloc's large blocks come zeroed from the kernel and take no real memory before they are touched; that, and not
-     * memset, keeps the peak at what a run uses. */
-    memory = calloc(1, rounded + MEMORY_ALIGNMENT + sizeof(void *));
-    if (rounded < size || !memory) {
-        free(memory);
+    if (total < size)
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", size);
+    if (total >= HUGE) {
+        block.begin = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        block.mapped = total;
+        if (block.begin == MAP_FAILED)
+            block.begin = NULL;
+        else
+            madvise(block.begin, total, MADV_HUGEPAGE);
+    } else {
+        block.begin = calloc(1, total);
     }
-    char *aligned = (char *)memory + sizeof(void *);
-
-    aligned += (MEMORY_ALIGNMENT - (uintptr_t)aligned % MEMORY_ALIGNMENT) % MEMORY_ALIGNMENT;
-    memcpy(aligned - sizeof(void *), &memory, sizeof memory);
-    *ret = aligned;
-    return true;
+    if (!block.begin)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", size);
+    memory = (char *)block.begin + sizeof block;
+    memory += (MEMORY_ALIGNMENT - (uintptr_t)memory % MEMORY_ALIGNMENT) % MEMORY_ALIGNMENT;
+    memcpy(memory - sizeof block, &block, sizeof block);
+    *ret = memory;
+    return true; // cppcheck-suppress memleak
 }
 
 void stream_free(struct stream *stream, void *memory)
 {
-    (void)stream;
-    if (memory) {
-        void *block;
+    struct block block;
 
-        memcpy(&block, (char *)memory - sizeof(void *), sizeof block);
-        free(block);
-    }
+    (void)stream;
+    if (!memory)
+        return;
+    memcpy(&block, (char *)memory - sizeof block, sizeof block);
+    if (block.mapped)
+        munmap(block.begin, block.mapped);
+    else
+        free(block.begin);
 }
 
 /* One copy, with a change of layout on the way. */
@@ -228,7 +248,7 @@ static int activation_dims(const struct tensor *tensor, dnnl_dim_t *dims)
 
 void activation_plain_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
 {
-    dnnl_dims_t dims;
+    dnnl_dims_t dims = {0};
     int rank = activation_dims(tensor, dims);
 
     init_md(ret, rank, dims, rank == 4 ? dnnl_nhwc : dnnl_ab);
@@ -236,7 +256,7 @@ void activation_plain_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
 
 void activation_wanted_md(const struct stream *stream, const struct tensor *tensor, dnnl_memory_desc_t *ret)
 {
-    dnnl_dims_t dims;
+    dnnl_dims_t dims = {0};
     int rank = activation_dims(tensor, dims), block = stream->simd->block;
 
     if (rank == 4 && tensor->dtype == DTYPE_F32 && dims[1] % block == 0)
@@ -257,7 +277,7 @@ void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
 
 void activation_planar_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)
 {
-    dnnl_dims_t dims;
+    dnnl_dims_t dims = {0};
 
     init_md(ret, activation_dims(tensor, dims), dims, dnnl_nchw);
 }

@@ -59,13 +59,14 @@ static void print_devices(const json_t *resources, const json_t *cpu)
                             tr("训练", "training"), tr("推理", "inference"), tr("型号", "model")};
     const json_t *info = json_object_get(resources, "gpu_info"), *active = json_object_get(resources, "active_tasks");
     struct table *table = table_new(sizeof titles / sizeof *titles, titles);
+    const json_t *gpus = json_object_get(info, "devices");
     const char *device;
-    json_t *gpu, *tasks, *task;
-    size_t i;
+    json_t *tasks;
 
     for (size_t column = 1; column <= 4; column++)
         table_align_right(table, column);
-    json_array_foreach(json_object_get(info, "devices"), i, gpu) add_gpu(table, resources, gpu);
+    for (size_t i = 0; i < json_array_size(gpus); i++)
+        add_gpu(table, resources, json_array_get(gpus, i));
     add_cpu(table, resources, cpu);
     table_print(table, stdout, terminal_width());
     table_free(table);
@@ -73,8 +74,14 @@ static void print_devices(const json_t *resources, const json_t *cpu)
         text_print(stdout, json_text(info, "note", ""));
         putchar('\n');
     }
-    json_object_foreach((json_t *)active, device, tasks) json_array_foreach(tasks, i, task)
-        printf("%s: %s %s\n", device, json_text(task, "type", ""), json_text(task, "id", ""));
+    json_object_foreach((json_t *)active, device, tasks)
+    {
+        for (size_t i = 0; i < json_array_size(tasks); i++) {
+            printf("%s: %s ", device, json_text(json_array_get(tasks, i), "type", ""));
+            text_print(stdout, json_text(json_array_get(tasks, i), "id", ""));
+            putchar('\n');
+        }
+    }
 }
 
 int command_devices(int argc, char **argv)

@@ -46,7 +46,6 @@ bool predictions_print(const char *folder, FILE *out, size_t width)
     FILE *file;
     char *line = NULL;
     size_t capacity = 0, rows = 0;
-    ssize_t length;
     struct table *table;
 
     if (snprintf(path, sizeof path, "%s/predictions.csv", folder) >= (int)sizeof path)
@@ -56,7 +55,7 @@ bool predictions_print(const char *folder, FILE *out, size_t width)
         return false;
     table = table_new(3, titles);
     table_align_right(table, 2);
-    while ((length = getline(&line, &capacity, file)) > 0) {
+    while (getline(&line, &capacity, file) > 0) {
         char *fields[CSV_FIELDS_MAX];
 
         line[strcspn(line, "\r\n")] = '\0';

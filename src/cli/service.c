@@ -67,12 +67,11 @@ void service_explain(int status, const char *body, struct err *err)
         err_set(err, kind, "%s", json_string_value(detail));
     } else if (json_array_size(detail) > 0) {
         struct buf text;
-        size_t i;
-        json_t *fault;
 
         buf_init(&text, 16 * 1024);
         buf_puts(&text, tr("服务拒绝了请求:", "the service refused the request:"));
-        json_array_foreach(detail, i, fault) explain_fault(fault, &text);
+        for (size_t i = 0; i < json_array_size(detail); i++)
+            explain_fault(json_array_get(detail, i), &text);
         err_set(err, kind, "%s", text.data ? text.data : "");
         buf_release(&text);
     } else {

@@ -68,6 +68,17 @@ struct backend {
 
     const struct kernel *kernels; /* [OP_COUNT] */
 
+    /* (optional, all or none) A device that runs beside the host. wait: until all work is done. record: what is
+     * enqueued from now on is kept, not run; recorded: ends that and gives the recording; replay: enqueues it; forget:
+     * frees it. A recording holds addresses, so it is good until memory moves. */
+    bool (*wait)(struct stream *stream, struct err *err);
+    bool (*record)(struct stream *stream, struct err *err);
+    bool (*recorded)(struct stream *stream, void **ret, struct err *err);
+    bool (*replay)(struct stream *stream, void *recording, struct err *err);
+    void (*forget)(void *recording); /* accepts NULL */
+
+    bool half_precision; /* BF16 activations and gradients (precision.h) */
+
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
     /* (optional) Sets op->scratch_bytes, and bytes of outputs and of DERIVED inputs, to what prepare is likely to
      * choose; they come as plain sizes, STATE outputs as 0. Called once for ops of equal attributes, shapes and roles.

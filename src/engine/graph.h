@@ -54,6 +54,8 @@ struct tensor {
     const void *layout; /* the backend's; NULL: plain, dense row-major in `shape`. Interned by the backend for the life
                            of its stream: equal layouts are equal pointers */
     size_t bytes;       /* of that layout, padding included */
+    size_t extra;       /* of these, at the end: what the backend keeps beside the values; gradients and moments have
+                           none of it */
     bool keep;          /* still readable when the run is over */
     bool fixed;         /* the layout is decided; a kernel's prepare must take it as it is */
     void *data;         /* NULL until the plan is bound to memory */

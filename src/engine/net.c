@@ -10,6 +10,7 @@
 #include "engine/net_internal.h"
 #include "engine/nn.h"
 #include "engine/optim.h"
+#include "engine/precision.h"
 
 const char *const *net_models(void)
 {
@@ -42,6 +43,12 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
     if (training) {
         graph_backward(graph, graph->loss, NO_TENSOR);
         graph_adam(graph, config->learning_rate);
+    }
+    graph_precision(graph, config->precision);
+    if (config->keep_inputs) {
+        graph->tensors[graph->input].keep = true;
+        if (training)
+            graph->tensors[graph->labels].keep = true;
     }
     return graph;
 }
@@ -257,6 +264,24 @@ bool net_keep_gradients(struct net *net, struct err *err)
     return net_plan_for(net, net->config.batch_size, true, &plan, err);
 }
 
+/* Values as floats, whatever the precision. */
+static bool read_floats(struct net *net, const struct tensor *tensor, float *ret, struct err *err)
+{
+    int64_t count = tensor_elements(tensor);
+    const uint16_t *half = (const uint16_t *)ret + count; /* they are read into the second half of the memory */
+
+    if (tensor->dtype != DTYPE_BF16)
+        return net->backend->read(net->stream, tensor, ret, err);
+    if (!net->backend->read(net->stream, tensor, (uint16_t *)ret + count, err))
+        return false;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = (uint32_t)half[i] << 16;
+
+        memcpy(&ret[i], &bits, sizeof bits);
+    }
+    return true;
+}
+
 bool net_gradient(struct net *net, int n, const char *name, float *ret, struct err *err)
 {
     const struct graph *graph;
@@ -267,7 +292,7 @@ bool net_gradient(struct net *net, int n, const char *name, float *ret, struct e
     graph = plan_graph(plan);
     for (tensor_id t = 0; t < graph->gradient_count; t++)
         if (graph->tensors[t].role == TENSOR_PARAM && strcmp(graph->tensors[t].name, name) == 0)
-            return net->backend->read(net->stream, &graph->tensors[graph->gradients[t]], ret, err);
+            return read_floats(net, &graph->tensors[graph->gradients[t]], ret, err);
     return err_set(err, ERR_NOT_FOUND, "no parameter %s", name);
 }
 

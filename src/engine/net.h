@@ -16,13 +16,14 @@ struct net_config {
     const char *model;                       /* "resnet18"; see net_models() */
     int num_classes, image_size, batch_size; /* batch_size: the most images of one call */
     enum net_mode mode;                      /* a training net can evaluate too */
-    enum dtype precision;                    /* DTYPE_F32 */
-    const char *backend;                     /* "ref", "cpu", later "cuda" */
+    enum dtype precision;                    /* DTYPE_F32; cuda: DTYPE_BF16 too */
+    const char *backend;                     /* "ref", "cpu", "cuda" */
     const char *device;                      /* cuda: the GPU's UUID; else NULL */
     int threads;                             /* CPU threads; 0: all cores */
     uint64_t seed;                           /* initial weights, dropout */
     bool load_follows;                       /* net_load() comes next: only the last layer's weights are drawn */
     double learning_rate;                    /* Adam, betas 0.9 0.999, eps 1e-8, no weight decay */
+    bool keep_inputs;                        /* for net_repeat() */
 };
 
 /* What a run takes, in bytes, known before it starts. */
@@ -75,6 +76,22 @@ bool net_logits(struct net *net, const uint8_t *images, int n, float *logits, st
 
 /* Reads and clears the sums of net_train(). Waits for the device. */
 bool net_stats(struct net *net, struct net_stats *ret, struct err *err);
+
+/* For benchmarks, of a net with keep_inputs: does the last net_train() or net_logits() with n images `times` times more
+ * on the inputs that are on the device already, and waits for the device. */
+bool net_repeat(struct net *net, int n, bool training, int times, struct err *err);
+
+/* What one op of a step costs when it runs alone; output: its shape, "8x56x56x64". */
+struct net_op_time {
+    const char *op;
+    char output[64];
+    double us;
+};
+
+/* For benchmarks: times each op of the step with n images, and calls fn for it. The net computes nonsense afterwards.
+ */
+bool net_time_ops(struct net *net, int n, bool training, void (*fn)(void *arg, const struct net_op_time *time),
+                  void *arg, struct err *err);
 
 /* What was planned, and what this net holds now. */
 const struct net_memory *net_memory(const struct net *net);

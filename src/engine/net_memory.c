@@ -16,8 +16,12 @@ bool net_check(const struct net_config *config, struct err *err)
     if (!config->backend || !backend_find(config->backend))
         return err_set(err, ERR_INVALID, "unknown backend \"%s\"; there are cpu, cuda and ref",
                        config->backend ? config->backend : "");
-    if (config->precision != DTYPE_F32)
-        return err_set(err, ERR_INVALID, "precision %s is not possible, only F32", dtype_name(config->precision));
+    if (config->precision != DTYPE_F32 && config->precision != DTYPE_BF16)
+        return err_set(err, ERR_INVALID, "precision %s is not possible; there are F32 and BF16",
+                       dtype_name(config->precision));
+    if (config->precision != DTYPE_F32 && !backend_find(config->backend)->half_precision)
+        return err_set(err, ERR_INVALID, "precision %s is not possible on %s, only F32", dtype_name(config->precision),
+                       config->backend);
     if (config->num_classes < 1 || config->num_classes > MAX_CLASSES)
         return err_set(err, ERR_INVALID, "num_classes is %d; possible are 1 to %d", config->num_classes, MAX_CLASSES);
     if (config->batch_size < 1 || config->batch_size > MAX_BATCH)

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-enum { OFFSET_ALIGNMENT = 64 };
+enum { OFFSET_ALIGNMENT = 256 }; /* what GPU libraries ask of their workspace */
 
 /* Needs `bytes` (0: nothing) from step `birth` to step `death`, both included. */
 struct span {

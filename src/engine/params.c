@@ -8,7 +8,7 @@
 
 struct entry {
     const void *layout;
-    size_t bytes;
+    size_t bytes, extra;
     void *data; /* inside one of the blocks; NULL for DERIVED */
     bool known;
 };
@@ -69,6 +69,7 @@ void params_offer(const struct params *params, struct graph *graph)
         if (entry && entry->known) {
             tensor->layout = entry->layout;
             tensor->bytes = entry->bytes;
+            tensor->extra = entry->extra;
             tensor->fixed = true;
         }
     }
@@ -127,7 +128,7 @@ bool params_take(struct params *params, struct graph *graph, struct err *err)
             continue;
         entry = entry_of(params, tensor);
         if (!entry->known) {
-            *entry = (struct entry){tensor->layout, tensor->bytes, NULL, true};
+            *entry = (struct entry){tensor->layout, tensor->bytes, tensor->extra, NULL, true};
             params->roles[tensor->role].bytes += offset_round(tensor->bytes);
             if (tensor->role != TENSOR_DERIVED) {
                 entry->data = (char *)block + size;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct plan {
     struct graph *graph;
@@ -10,6 +11,8 @@ struct plan {
     struct stream *stream;
     struct params *params;
     struct placement placement;
+    void *recording; /* of the ops after the prologue, by the backend; NULL: not yet */
+    bool ran;        /* since it was bound */
 };
 
 /* Everything is plain until a kernel's prepare says otherwise; STATE tensors are nothing. */
@@ -23,27 +26,29 @@ static void make_plain(struct graph *graph)
     }
 }
 
+/* A gradient or moment lies as what it is of, in numbers of its own type. */
+static void lie_like(struct tensor *tensor, const struct tensor *of)
+{
+    tensor->layout = of->layout;
+    tensor->bytes = (of->bytes - of->extra) / dtype_size(of->dtype) * dtype_size(tensor->dtype);
+    tensor->fixed = true;
+}
+
 /* Sets the layouts that follow another tensor's, before the op's prepare sees them. */
 static void before_prepare(struct graph *graph, const struct op *op)
 {
     for (int i = 0; i < op->input_count; i++) {
         struct tensor *tensor = op_input(graph, op, i);
 
-        if (tensor && tensor->role == TENSOR_MOMENT && !tensor->fixed) {
-            tensor->layout = graph->tensors[tensor->of].layout;
-            tensor->bytes = graph->tensors[tensor->of].bytes;
-            tensor->fixed = true;
-        }
+        if (tensor && tensor->role == TENSOR_MOMENT && !tensor->fixed)
+            lie_like(tensor, &graph->tensors[tensor->of]);
     }
     for (int i = 0; i < op->output_count; i++) {
         struct tensor *tensor = op_output(graph, op, i);
         const struct tensor *of = tensor && tensor->of != NO_TENSOR ? &graph->tensors[tensor->of] : NULL;
 
-        if (of && !tensor->fixed && tensor->role == TENSOR_GRADIENT && of->role == TENSOR_PARAM) {
-            tensor->layout = of->layout;
-            tensor->bytes = of->bytes;
-            tensor->fixed = true;
-        }
+        if (of && !tensor->fixed && tensor->role == TENSOR_GRADIENT && of->role == TENSOR_PARAM)
+            lie_like(tensor, of);
     }
 }
 
@@ -165,6 +170,8 @@ struct plan *plan_free(struct plan *plan)
 {
     if (!plan)
         return NULL;
+    if (plan->recording)
+        plan->backend->forget(plan->recording);
     for (int i = 0; i < plan->graph->op_count; i++) {
         const struct kernel *kernel = &plan->backend->kernels[plan->graph->ops[i].type];
 
@@ -257,6 +264,10 @@ struct graph *plan_graph(const struct plan *plan)
 
 void plan_bind(struct plan *plan, void *arena)
 {
+    if (plan->recording)
+        plan->backend->forget(plan->recording); /* it holds the old addresses */
+    plan->recording = NULL;
+    plan->ran = false;
     placement_bind(&plan->placement, plan->graph, arena);
 }
 
@@ -271,6 +282,65 @@ static bool run_ops(struct plan *plan, int from, int to, struct err *err)
     return true;
 }
 
+static double microseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec * 1e-3;
+}
+
+static bool run_op_times(struct plan *plan, int op, int times, struct err *err)
+{
+    for (int i = 0; i < times; i++)
+        if (!run_ops(plan, op, op + 1, err))
+            return false;
+    return true;
+}
+
+bool plan_time_op(struct plan *plan, int op, int times, double *ret, struct err *err)
+{
+    const struct backend *backend = plan->backend;
+    void *recording = NULL;
+    double begin = 0;
+    bool ok = run_op_times(plan, op, 1, err);
+
+    if (ok && backend->record) {
+        ok = backend->record(plan->stream, err) && run_op_times(plan, op, times, err);
+        ok = backend->recorded(plan->stream, &recording, ok ? err : NULL) && ok;
+    }
+    for (int i = 0; ok && i < 2; i++) { /* the first warms up */
+        begin = microseconds();
+        ok = recording ? backend->replay(plan->stream, recording, err) && backend->wait(plan->stream, err)
+                       : run_op_times(plan, op, times, err);
+    }
+    if (recording)
+        backend->forget(recording);
+    if (ok)
+        *ret = (microseconds() - begin) / times;
+    return ok;
+}
+
+/* The ops after the prologue: the first time one by one, since libraries load their code then; the second time they are
+ * recorded where the device can do that; from then on replayed. */
+static bool run_main(struct plan *plan, struct err *err)
+{
+    const struct backend *backend = plan->backend;
+    bool ok;
+
+    if (!plan->recording && plan->ran && backend->record) {
+        if (!backend->record(plan->stream, err))
+            return false;
+        ok = run_ops(plan, plan->graph->prologue_count, plan->graph->op_count, err);
+        if (!backend->recorded(plan->stream, &plan->recording, ok ? err : NULL) || !ok)
+            return false;
+    }
+    plan->ran = true;
+    if (plan->recording)
+        return backend->replay(plan->stream, plan->recording, err);
+    return run_ops(plan, plan->graph->prologue_count, plan->graph->op_count, err);
+}
+
 bool plan_run(struct plan *plan, struct err *err)
 {
     const struct graph *graph = plan->graph;
@@ -282,5 +352,5 @@ bool plan_run(struct plan *plan, struct err *err)
     } else if (!graph->prologue_count) {
         params_set_derived_valid(plan->params, false); /* this run writes where they lie */
     }
-    return run_ops(plan, graph->prologue_count, graph->op_count, err);
+    return run_main(plan, err);
 }

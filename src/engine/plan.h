@@ -27,6 +27,9 @@ struct graph *plan_graph(const struct plan *plan);
 /* Sets where the arena of plan_memory()->arena bytes is. */
 void plan_bind(struct plan *plan, void *arena);
 
+/* The microseconds that op number `op` takes when it runs alone, `times` in a row. What it computes is spoilt. */
+bool plan_time_op(struct plan *plan, int op, int times, double *ret, struct err *err);
+
 /* One run, the prologue before it when the DERIVED tensors are not valid. Does not wait for the device. */
 bool plan_run(struct plan *plan, struct err *err);
 

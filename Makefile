@@ -51,6 +51,8 @@ UNIT_BIN := $(UNIT:%.c=$B/%)
 FUZZ     := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 DRIVER   := $(sort $(wildcard tests/formats/*.c tests/bench/*.c))
 DRIVER_BIN := $(DRIVER:%.c=$B/%)
+GPU_TEST := $(sort $(wildcard tests/gpu/*.c))
+GPU_BIN  := $(GPU_TEST:%.c=$B/%)
 REPLAY   := $(FUZZ:tests/fuzz/fuzz_%.c=$B/tests/fuzz/replay_%)
 
 # --- building -------------------------------------------------------------------------------------------------------
@@ -99,6 +101,47 @@ $(REPLAY): $B/tests/fuzz/replay_%: $B/tests/fuzz/fuzz_%.o $B/tests/fuzz/replay.o
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
+# --- the CUDA object: built where nvcc and cuDNN's headers are; only workers open it -----------------------------------
+
+CUDA_HOME  ?= $(firstword $(wildcard /usr/local/cuda /usr/local/cuda-13* /usr/local/cuda-12*) /usr)
+NVCC       ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc))
+CUDNN_INC  ?= $(patsubst %/cudnn_graph.h,%,$(firstword $(wildcard $(CUDA_HOME)/include/cudnn_graph.h \
+              /usr/include/cudnn_graph.h /usr/include/x86_64-linux-gnu/cudnn_graph.h \
+              /usr/local/lib/python3*/*-packages/nvidia/cudnn/include/cudnn_graph.h)))
+CUDA_ARCH  ?= 80 90
+CUDA_SRC   := $(sort $(wildcard src/engine/cuda/*.c src/engine/cuda/*.cu))
+CUDA_OBJ   := $(CUDA_SRC:%=$B/%.o)
+CUDA_SO    := $B/librfuav_cuda.so
+CUDA_GEN    = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+
+ifneq ($(and $(NVCC),$(CUDNN_INC)),)
+all: $(CUDA_SO)
+endif
+.PHONY: cuda gpu-tests
+cuda: $(CUDA_SO) ## the CUDA object alone; CUDA_HOME, CUDA_ARCH="80 90" and CUDNN_INC can be set
+gpu-tests: $(CUDA_SO) $(GPU_BIN) ## the programs of tests/gpu, which tests/gpu/run.sh runs
+
+$(CUDA_SO): $(CUDA_OBJ)
+	@echo "  LINK  $@"
+	$Q$(CC) -shared -o $@ $^ -static-libgcc -Wl,--exclude-libs,ALL -Wl,-Bstatic -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -Wl,-Bdynamic -lm -ldl -lpthread -lrt
+
+$B/%.c.o: %.c
+	@echo "  CC    $<"
+	@mkdir -p $(@D)
+	$Q$(CC) $(filter-out $(OPENMP),$(CFLAGS_ALL)) -fPIC -fvisibility=hidden -isystem $(CUDA_HOME)/include -isystem $(CUDNN_INC) -MMD -MP -c -o $@ $<
+
+$B/%.cu.o: %.cu
+	@echo "  NVCC  $<"
+	@mkdir -p $(@D)
+	$Q$(NVCC) -std=c++17 -O3 -Isrc $(CUDA_GEN) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -MMD -MP -c -o $@ $<
+
+# without the CPU backend and the libraries of the service, so that they run on a bare GPU server
+$(GPU_BIN): $B/%: $B/%.o $B/librfuav.a
+	@echo "  LINK  $@"
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ -lm -ldl -lpthread
+
+-include $(CUDA_OBJ:.o=.d) $(GPU_BIN:=.d)
 -include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(DRIVER_BIN:=.d) $B/src/main.d
 
 # --- packages -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,181 @@
+/* conv.c - convolutions: cuDNN's plan where it has one, fused with what follows if it can; else the direct kernels. */
+#include "engine/cuda/cudnn.h"
+#include "engine/cuda/kernels.h"
+
+struct conv_state {
+    struct conv_problem problem;
+    struct conv_plan plan; /* plan.plan NULL: direct */
+    bool epilogue;         /* bias, residual and activation by a kernel of their own */
+    size_t sums;           /* offset in scratch: of the bias's gradient */
+};
+
+static struct direct_launch shape_of(const struct op *op, const struct tensor *x, const struct tensor *y)
+{
+    const struct op_attrs *a = &op->attrs;
+
+    return (struct direct_launch){
+        .number = number_of(x),
+        .weight_number = number_of(x),
+        .n = (int)x->shape[0],
+        .h = (int)x->shape[1],
+        .w = (int)x->shape[2],
+        .c = layout_channels(x),
+        .oh = (int)y->shape[1],
+        .ow = (int)y->shape[2],
+        .o = (int)y->shape[3],
+        .kernel = {a->kernel[0], a->kernel[1]},
+        .stride = {a->stride[0], a->stride[1]},
+        .padding = {a->padding[0], a->padding[1]},
+        .groups = a->groups,
+    };
+}
+
+/* op->state for a pass over x and y. */
+static struct conv_state *new_state(struct graph *graph, struct op *op, enum conv_pass pass, const struct tensor *x,
+                                    const struct tensor *y, struct err *err)
+{
+    struct conv_state *state = graph_alloc(graph, sizeof *state);
+
+    if (!state) {
+        err_set(err, ERR_MEMORY, "no memory for a convolution");
+        return NULL;
+    }
+    op->state = state;
+    state->problem.pass = pass;
+    state->problem.shape = shape_of(op, x, y);
+    return state;
+}
+
+/* Finds a plan and books its workspace; none is no failure. */
+static bool find_plan(struct stream *stream, struct op *op, struct conv_state *state, struct err *err)
+{
+    if (!conv_plan_find(stream, &state->problem, &state->plan, err) && err->message[0])
+        return false;
+    op->scratch_bytes = (state->plan.workspace + 255) / 256 * 256;
+    return true;
+}
+
+void cuda_conv2d_release(struct op *op)
+{
+    struct conv_state *state = op->state;
+
+    conv_plan_release(&state->plan);
+}
+
+bool cuda_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, CONV2D_X), *y = op_output(graph, op, 0);
+    const struct tensor *bias = op_input(graph, op, CONV2D_BIAS);
+    struct tensor *weight = op_input(graph, op, CONV2D_WEIGHT);
+    struct conv_state *state = new_state(graph, op, CONV_FORWARD, x, y, err);
+    struct conv_problem *problem;
+
+    if (!state)
+        return false;
+    problem = &state->problem;
+    layout_set_weight(weight, problem->shape.c / problem->shape.groups, number_of(x) != number_of(weight));
+    problem->bias = bias;
+    problem->bias_number = bias ? number_of(bias) : NUMBER_F32;
+    problem->residual = op_input(graph, op, CONV2D_RESIDUAL);
+    problem->relu = op->attrs.activation == ACTIVATION_RELU;
+    if (!find_plan(stream, op, state, err))
+        return false;
+    if (state->plan.plan || !(problem->bias || problem->residual || problem->relu))
+        return true;
+    state->epilogue = true;
+    problem->bias = problem->residual = problem->relu = false;
+    return find_plan(stream, op, state, err);
+}
+
+bool cuda_conv2d(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct conv_state *state = op->state;
+    const struct tensor *y = op_output(graph, op, 0), *residual = op_input(graph, op, CONV2D_RESIDUAL);
+    const struct tensor *bias = op_input(graph, op, CONV2D_BIAS);
+    struct conv_operands operands = {
+        .x = op_input(graph, op, CONV2D_X)->data,
+        .w = layout_weight_data(op_input(graph, op, CONV2D_WEIGHT), state->problem.shape.number),
+        .y = y->data,
+    };
+    bool direct = !state->plan.plan;
+
+    if (!direct && !state->epilogue) {
+        operands.bias = data_of(bias);
+        operands.residual = data_of(residual);
+    }
+    if (direct ? !cuda_ok(direct_forward(stream->queue, &state->problem.shape, operands.x, operands.w, y->data),
+                          "convolution", err)
+               : !conv_plan_run(stream, &state->plan, &operands, op->scratch, err))
+        return false;
+    return !state->epilogue ||
+           cuda_ok(epilogue(stream->queue, number_of(y), number_of(y), y->data, tensor_rows(y), (int)tensor_channels(y),
+                            data_of(bias), bias ? number_of(bias) : NUMBER_F32, data_of(residual),
+                            op->attrs.activation == ACTIVATION_RELU, y->data),
+                   "convolution", err);
+}
+
+bool cuda_conv2d_backward_data_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+{
+    struct tensor *weight = op_input(graph, op, 1);
+    struct conv_state *state =
+        new_state(graph, op, CONV_BACKWARD_DATA, op_output(graph, op, 0), op_input(graph, op, 0), err);
+
+    if (!state)
+        return false;
+    layout_set_weight(weight, state->problem.shape.c / state->problem.shape.groups,
+                      state->problem.shape.number != number_of(weight));
+    return find_plan(stream, op, state, err);
+}
+
+bool cuda_conv2d_backward_data(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct conv_state *state = op->state;
+    void *dx = op_output(graph, op, 0)->data;
+    const struct conv_operands operands = {
+        .x = dx,
+        .w = layout_weight_data(op_input(graph, op, 1), state->problem.shape.number),
+        .y = op_input(graph, op, 0)->data,
+    };
+
+    if (state->plan.plan)
+        return conv_plan_run(stream, &state->plan, &operands, op->scratch, err);
+    return cuda_ok(direct_backward_data(stream->queue, &state->problem.shape, operands.y, operands.w, dx),
+                   "convolution", err);
+}
+
+bool cuda_conv2d_backward_weight_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+{
+    const struct tensor *dy = op_input(graph, op, 0), *x = op_input(graph, op, 1), *dweight = op_output(graph, op, 0);
+    struct conv_state *state = new_state(graph, op, CONV_BACKWARD_WEIGHT, x, dy, err);
+
+    if (!state)
+        return false;
+    state->problem.shape.weight_number = number_of(dweight);
+    if (!find_plan(stream, op, state, err))
+        return false;
+    state->sums = op->scratch_bytes;
+    if (op_output(graph, op, 1))
+        op->scratch_bytes += norm_scratch_bytes(tensor_rows(dy), (int)tensor_channels(dy));
+    return true;
+}
+
+bool cuda_conv2d_backward_weight(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct conv_state *state = op->state;
+    const struct tensor *dy = op_input(graph, op, 0), *dbias = op_output(graph, op, 1);
+    void *dweight = op_output(graph, op, 0)->data;
+    const struct conv_operands operands = {.x = op_input(graph, op, 1)->data, .w = dweight, .y = dy->data};
+    const struct norm_launch launch = {
+        .number = number_of(dy),
+        .rows = tensor_rows(dy),
+        .channels = (int)tensor_channels(dy),
+        .scratch = op->scratch ? (char *)op->scratch + state->sums : NULL,
+    };
+
+    if (state->plan.plan
+            ? !conv_plan_run(stream, &state->plan, &operands, op->scratch, err)
+            : !cuda_ok(direct_backward_weight(stream->queue, &state->problem.shape, dy->data, operands.x, dweight),
+                       "convolution", err))
+        return false;
+    return !dbias || cuda_ok(column_sums(stream->queue, &launch, dy->data, dbias->data), "a bias's gradient", err);
+}

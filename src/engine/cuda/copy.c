@@ -1,0 +1,169 @@
+/* copy.c - values between host and device, with the change of layout on the way; layouts themselves. See stream.h */
+#include <string.h>
+
+#include "engine/cuda/stream.h"
+
+const struct layout layout_weight = {.weight = true};
+const struct layout layout_weight4 = {.weight = true, .channels = 4};
+const struct layout layout_weight8 = {.weight = true, .channels = 8};
+const struct layout layout_image4 = {.channels = 4};
+const struct layout layout_image8 = {.channels = 8};
+
+enum { COPY_ALIGNMENT = 256 };
+
+static const struct layout *layout_of(const struct tensor *tensor)
+{
+    return tensor->layout;
+}
+
+int layout_channels(const struct tensor *tensor)
+{
+    const struct layout *layout = layout_of(tensor);
+
+    if (layout && layout->channels)
+        return layout->channels;
+    return (int)(layout && layout->weight ? tensor->shape[1] : tensor_channels(tensor));
+}
+
+int64_t layout_numbers(const struct tensor *tensor)
+{
+    const struct layout *layout = layout_of(tensor);
+
+    if (!layout || !layout->channels)
+        return tensor_elements(tensor);
+    return tensor_elements(tensor) / (layout->weight ? tensor->shape[1] : tensor_channels(tensor)) * layout->channels;
+}
+
+static size_t rounded(size_t bytes)
+{
+    return (bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+}
+
+void layout_set_weight(struct tensor *weight, int channels, bool copy)
+{
+    size_t floats;
+
+    if (weight->fixed)
+        return;
+    if (weight->rank == 4)
+        weight->layout = channels == weight->shape[1]          ? &layout_weight
+                         : channels == layout_weight4.channels ? &layout_weight4
+                                                               : &layout_weight8;
+    floats = (size_t)layout_numbers(weight) * dtype_size(weight->dtype);
+    weight->extra = copy ? rounded(floats) - floats + (size_t)layout_numbers(weight) * dtype_size(DTYPE_BF16) : 0;
+    weight->bytes = floats + weight->extra;
+}
+
+static void *copy_of(const struct tensor *weight)
+{
+    return weight->extra ? (char *)weight->data + rounded(weight->bytes - weight->extra) : NULL;
+}
+
+const void *layout_weight_data(const struct tensor *weight, enum number number)
+{
+    return number_of(weight) == number ? weight->data : copy_of(weight);
+}
+
+/* A device buffer for one conversion: cudaMalloc, as conversions happen when weights are loaded or saved only. */
+static bool temporary(size_t bytes, void **ret, struct err *err)
+{
+    return cuda_ok(cudaMalloc(ret, bytes), "a copy of weights", err);
+}
+
+/* (O, I, KH, KW) floats as (O, KH, KW, I). */
+static bool write_weight(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err)
+{
+    int64_t out = tensor->shape[0];
+    int in = (int)tensor->shape[1], area = (int)(tensor->shape[2] * tensor->shape[3]);
+    size_t bytes = (size_t)tensor_elements(tensor) * sizeof(float);
+    void *plain;
+    bool ok;
+
+    if (tensor->dtype != DTYPE_F32)
+        return err_set(err, ERR_BUG, "weights are written as F32 only");
+    if (!temporary(bytes, &plain, err))
+        return false;
+    ok = cuda_ok(cudaMemcpyAsync(plain, src, bytes, cudaMemcpyHostToDevice, stream->queue), "a copy of weights", err) &&
+         cuda_ok(
+             weight_pack(stream->queue, plain, out, in, area, layout_channels(tensor), number_of(tensor), tensor->data),
+             "a copy of weights", err) &&
+         stream_wait(stream, err);
+    cudaFree(plain);
+    return ok;
+}
+
+static bool read_weight(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err)
+{
+    int64_t out = tensor->shape[0], count = tensor_elements(tensor);
+    int in = (int)tensor->shape[1], area = (int)(tensor->shape[2] * tensor->shape[3]);
+    char *plain;
+    void *last;
+    bool ok;
+
+    if (!temporary(2 * (size_t)count * sizeof(float), &last, err))
+        return false;
+    plain = (char *)last + (size_t)count * sizeof(float);
+    ok = cuda_ok(weight_unpack(stream->queue, number_of(tensor), tensor->data, out, in, area, layout_channels(tensor),
+                               (float *)plain),
+                 "a copy of weights", err) &&
+         cuda_ok(numbers_copy(stream->queue, NUMBER_F32, plain, number_of(tensor), last, count), "a copy of weights",
+                 err) &&
+         cuda_ok(cudaMemcpyAsync(dst, last, tensor_plain_bytes(tensor), cudaMemcpyDeviceToHost, stream->queue),
+                 "a copy of weights", err) &&
+         stream_wait(stream, err);
+    cudaFree(last);
+    return ok;
+}
+
+/* An activation with padded channels. */
+static bool read_padded(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err)
+{
+    void *plain;
+    bool ok;
+
+    if (!temporary(tensor_plain_bytes(tensor), &plain, err))
+        return false;
+    ok = cuda_ok(channels_copy(stream->queue, number_of(tensor), tensor->data, tensor_rows(tensor),
+                               layout_channels(tensor), (int)tensor_channels(tensor), plain),
+                 "a copy to the host", err) &&
+         cuda_ok(cudaMemcpyAsync(dst, plain, tensor_plain_bytes(tensor), cudaMemcpyDeviceToHost, stream->queue),
+                 "a copy to the host", err) &&
+         stream_wait(stream, err);
+    cudaFree(plain);
+    return ok;
+}
+
+bool stream_write(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err)
+{
+    const struct layout *layout = layout_of(tensor);
+    bool ok;
+
+    if (tensor->role == TENSOR_INPUT)
+        return staging_write(stream, tensor->data, src, tensor_plain_bytes(tensor), err);
+    if (layout && layout->weight)
+        ok = write_weight(stream, tensor, src, err);
+    else if (layout)
+        return err_set(err, ERR_BUG, "only weights and plain tensors can be written");
+    else
+        ok = cuda_ok(
+                 cudaMemcpyAsync(tensor->data, src, tensor_plain_bytes(tensor), cudaMemcpyHostToDevice, stream->queue),
+                 "a copy to the GPU", err) &&
+             stream_wait(stream, err);
+    if (ok && tensor->extra)
+        ok = cuda_ok(
+            numbers_copy(stream->queue, NUMBER_F32, tensor->data, NUMBER_BF16, copy_of(tensor), layout_numbers(tensor)),
+            "a copy of weights", err);
+    return ok;
+}
+
+bool stream_read(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err)
+{
+    const struct layout *layout = layout_of(tensor);
+
+    if (layout)
+        return layout->weight ? read_weight(stream, tensor, dst, err) : read_padded(stream, tensor, dst, err);
+    return cuda_ok(
+               cudaMemcpyAsync(dst, tensor->data, tensor_plain_bytes(tensor), cudaMemcpyDeviceToHost, stream->queue),
+               "a copy to the host", err) &&
+           stream_wait(stream, err);
+}

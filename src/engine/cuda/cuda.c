@@ -1,0 +1,78 @@
+/* cuda.c - the table of the CUDA backend, and the one symbol of this object. */
+#include "engine/cuda/kernels.h"
+#include "engine/cuda_object.h"
+
+#include <stdio.h>
+
+static const struct kernel kernels[OP_COUNT] = {
+    [OP_IMAGE] = {.prepare = cuda_image_prepare, .run = cuda_image},
+    [OP_CONV2D] = {.prepare = cuda_conv2d_prepare,
+                   .run = cuda_conv2d,
+                   .release = cuda_conv2d_release,
+                   .not_in_place = true},
+    [OP_CONV2D_BACKWARD_DATA] = {.prepare = cuda_conv2d_backward_data_prepare,
+                                 .run = cuda_conv2d_backward_data,
+                                 .release = cuda_conv2d_release},
+    [OP_CONV2D_BACKWARD_WEIGHT] = {.prepare = cuda_conv2d_backward_weight_prepare,
+                                   .run = cuda_conv2d_backward_weight,
+                                   .release = cuda_conv2d_release},
+    [OP_BATCH_NORM] = {.prepare = cuda_batch_norm_prepare, .run = cuda_batch_norm},
+    [OP_BATCH_NORM_BACKWARD] = {.prepare = cuda_batch_norm_backward_prepare, .run = cuda_batch_norm_backward},
+    [OP_ACTIVATION] = {.run = cuda_activation},
+    [OP_ACTIVATION_BACKWARD] = {.run = cuda_activation_backward},
+    [OP_ADD] = {.run = cuda_add},
+    [OP_MAX_POOL] = {.prepare = cuda_max_pool_prepare, .run = cuda_max_pool},
+    [OP_MAX_POOL_BACKWARD] = {.run = cuda_max_pool_backward},
+    [OP_GLOBAL_AVG_POOL] = {.run = cuda_global_avg_pool},
+    [OP_GLOBAL_AVG_POOL_BACKWARD] = {.run = cuda_global_avg_pool_backward},
+    [OP_LINEAR] = {.prepare = cuda_linear_prepare, .run = cuda_linear, .release = cuda_linear_release},
+    [OP_LINEAR_BACKWARD_DATA] = {.prepare = cuda_linear_backward_data_prepare,
+                                 .run = cuda_linear_backward_data,
+                                 .release = cuda_linear_release},
+    [OP_LINEAR_BACKWARD_WEIGHT] = {.prepare = cuda_linear_backward_weight_prepare,
+                                   .run = cuda_linear_backward_weight,
+                                   .release = cuda_linear_release},
+    [OP_CROSS_ENTROPY] = {.run = cuda_cross_entropy},
+    [OP_CROSS_ENTROPY_BACKWARD] = {.run = cuda_cross_entropy_backward},
+    [OP_FOLD_BATCH_NORM] = {.prepare = cuda_fold_batch_norm_prepare, .run = cuda_fold_batch_norm},
+    [OP_ADAM] = {.prepare = cuda_adam_prepare, .run = cuda_adam, .release = cuda_adam_release},
+    [OP_REORDER] = {.run = cuda_reorder},
+};
+
+/* "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0", or what is missing. */
+static const char *version(void)
+{
+    static char text[1200];
+    struct err err;
+
+    if (libs_open(&err))
+        snprintf(text, sizeof text, "CUDA %d.%d, %s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
+                 libs_version());
+    else
+        snprintf(text, sizeof text, "%s", err.message);
+    return text;
+}
+
+/* Everything else is hidden, so that names may be the CPU backend's too. */
+__attribute__((visibility("default"))) extern const struct cuda_object rfuav_cuda_object;
+const struct cuda_object rfuav_cuda_object = {
+    .abi = CUDA_OBJECT_ABI,
+    .backend =
+        {
+            .name = "cuda",
+            .stream_open = stream_open,
+            .stream_close = stream_close,
+            .alloc = stream_alloc,
+            .free = stream_free,
+            .write = stream_write,
+            .read = stream_read,
+            .kernels = kernels,
+            .version = version,
+            .wait = stream_wait,
+            .record = stream_record,
+            .recorded = stream_recorded,
+            .replay = stream_replay,
+            .forget = stream_forget,
+            .half_precision = true,
+        },
+};

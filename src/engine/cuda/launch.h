@@ -1,0 +1,179 @@
+/* launch.h - the CUDA kernels of our own as C functions: each enqueues its work on a stream and returns what the launch
+ * said. Activations are dense (rows, channels), channels last; `enum number` tells what activations hold, statistics
+ * and parameters of batch norm are floats. Sums run in a fixed order: equal inputs give equal bits. */
+#ifndef RFUAV_ENGINE_CUDA_LAUNCH_H
+#define RFUAV_ENGINE_CUDA_LAUNCH_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum number { NUMBER_F32, NUMBER_BF16 };
+
+/* --- batch norm (norm.cu) ------------------------------------------------------------------------------------------
+ */
+
+/* The shared arguments. scratch: norm_scratch_bytes(); clusters: the device has them (compute capability 9).
+ * mask: one bit a number, set where y > 0, or NULL; only where channels are a multiple of 8. */
+struct norm_launch {
+    enum number number;
+    int64_t rows;
+    int channels;
+    bool relu, clusters;
+    float eps, momentum;
+    void *scratch;
+};
+
+struct norm_forward_args {
+    const void *x, *residual; /* residual may be NULL, or y's memory */
+    const float *weight, *bias;
+    float *running_mean, *running_var;
+    int64_t *batches;
+    float *save_mean, *save_invstd; /* training */
+    void *y;
+    uint8_t *mask;
+};
+
+struct norm_backward_args {
+    const void *dy, *dy2, *x, *y; /* dy2, y may be NULL */
+    const uint8_t *mask;          /* instead of y */
+    const float *weight, *save_mean, *save_invstd;
+    void *dx, *dresidual; /* dresidual may be NULL; each may be dy's or dy2's memory */
+    float *dweight, *dbias;
+};
+
+size_t norm_scratch_bytes(int64_t rows, int channels);
+cudaError_t norm_forward_training(cudaStream_t stream, const struct norm_launch *launch,
+                                  const struct norm_forward_args *f);
+cudaError_t norm_forward_inference(cudaStream_t stream, const struct norm_launch *launch,
+                                   const struct norm_forward_args *f);
+cudaError_t norm_backward(cudaStream_t stream, const struct norm_launch *launch, const struct norm_backward_args *b);
+
+/* out[c] = sum over rows of x[row][c], for gradients of biases. Scratch as above. */
+cudaError_t column_sums(cudaStream_t stream, const struct norm_launch *launch, const void *x, float *out);
+
+/* --- elementwise (elementwise.cu) ----------------------------------------------------------------------------------
+ */
+
+/* (rows, 3) bytes to (rows, channels) numbers in [0, 1]; channels past 3 become 0. */
+cudaError_t image_convert(cudaStream_t stream, enum number number, const uint8_t *x, int64_t rows, int channels,
+                          void *y);
+
+/* y = act(x + bias[c] + residual); bias, residual may be NULL; y may be x or residual. y's numbers may differ from x's.
+ */
+cudaError_t epilogue(cudaStream_t stream, enum number in, enum number out, const void *x, int64_t rows, int channels,
+                     const void *bias, enum number bias_number, const void *residual, bool relu, void *y);
+
+/* dx = y > 0 ? dy : 0 */
+cudaError_t relu_backward(cudaStream_t stream, enum number number, const void *dy, const void *y, int64_t count,
+                          void *dx);
+
+/* Between (O, I, area) floats and (O, area, padded I) numbers, zeros in the padding; and back. */
+cudaError_t weight_pack(cudaStream_t stream, const float *oihw, int64_t out, int in, int area, int padded,
+                        enum number number, void *packed);
+cudaError_t weight_unpack(cudaStream_t stream, enum number number, const void *packed, int64_t out, int in, int area,
+                          int padded, float *oihw);
+
+/* (rows, from channels) to (rows, to channels): cut, or filled up with zeros. */
+cudaError_t channels_copy(cudaStream_t stream, enum number number, const void *x, int64_t rows, int from, int to,
+                          void *y);
+
+cudaError_t numbers_copy(cudaStream_t stream, enum number from, const void *x, enum number to, void *y, int64_t count);
+
+/* weight2[o] = s[o] weight[o] over rows of `row` numbers, bias2 = bn_bias + s (bias - mean), s = bn_weight / sqrt(var +
+ * eps); weight2 and bias2 hold `number`s. bias may be NULL. */
+struct fold_launch {
+    const float *weight, *bias, *bn_weight, *bn_bias, *running_mean, *running_var;
+    int64_t out, row;
+    float eps;
+    enum number number;
+    void *weight2, *bias2;
+};
+cudaError_t fold_batch_norm(cudaStream_t stream, const struct fold_launch *f);
+
+/* Small normal-looking numbers, for timing. */
+cudaError_t numbers_fill(cudaStream_t stream, enum number number, void *x, int64_t count);
+
+/* The stream does nothing for so many microseconds. */
+cudaError_t device_pause(cudaStream_t stream, int us);
+
+/* --- pooling (pool.cu) ---------------------------------------------------------------------------------------------
+ */
+
+struct pool_launch {
+    enum number number;
+    int n, h, w, channels, oh, ow;
+    int kernel[2], stride[2], padding[2];
+};
+/* where: for each output the position in its window, or NULL. */
+cudaError_t max_pool(cudaStream_t stream, const struct pool_launch *p, const void *x, void *y, uint8_t *where);
+cudaError_t max_pool_backward(cudaStream_t stream, const struct pool_launch *p, const void *dy, const uint8_t *where,
+                              void *dx);
+cudaError_t global_avg_pool(cudaStream_t stream, enum number number, const void *x, int n, int plane, int channels,
+                            void *y);
+cudaError_t global_avg_pool_backward(cudaStream_t stream, enum number number, const void *dy, int n, int plane,
+                                     int channels, void *dx);
+
+/* --- loss (loss.cu) ------------------------------------------------------------------------------------------------
+ */
+
+cudaError_t cross_entropy(cudaStream_t stream, const float *logits, const int32_t *labels, int n, int classes,
+                          float *loss, float *probabilities, double *stats);
+cudaError_t cross_entropy_backward(cudaStream_t stream, const float *probabilities, const int32_t *labels, int n,
+                                   int classes, enum number number, void *dlogits);
+
+/* --- Adam (adam.cu) ------------------------------------------------------------------------------------------------
+ */
+
+/* One parameter; `copy`: its bf16 copy, written too, or NULL. */
+struct adam_tensor {
+    float *param, *exp_avg, *exp_avg_sq;
+    const void *grad;
+    void *copy;
+    int64_t count;
+    enum number grad_number;
+};
+/* Which part of which parameter a block of threads takes. */
+struct adam_chunk {
+    int tensor;
+    int64_t first;
+};
+enum { ADAM_CHUNK = 4096 };
+struct adam_launch {
+    const struct adam_tensor *tensors; /* device memory */
+    const struct adam_chunk *chunks;   /* device memory */
+    int chunk_count;
+    int64_t *step;
+    unsigned *ticket; /* a zero, left as a zero */
+    double learning_rate, beta1, beta2;
+    float eps;
+};
+cudaError_t adam_update(cudaStream_t stream, const struct adam_launch *a);
+
+/* --- direct convolution (direct.cu): any shape, slow; for what cuDNN has no engine for ------------------------------
+ */
+
+struct direct_launch {
+    enum number number;        /* of x, y, dx, dy and the weights */
+    enum number weight_number; /* of dweight */
+    int n, h, w, c, oh, ow, o; /* c: channels of x as they lie */
+    int kernel[2], stride[2], padding[2], groups;
+};
+/* weight (O, KH, KW, c / groups) */
+cudaError_t direct_forward(cudaStream_t stream, const struct direct_launch *d, const void *x, const void *weight,
+                           void *y);
+cudaError_t direct_backward_data(cudaStream_t stream, const struct direct_launch *d, const void *dy, const void *weight,
+                                 void *dx);
+cudaError_t direct_backward_weight(cudaStream_t stream, const struct direct_launch *d, const void *dy, const void *x,
+                                   void *dweight);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

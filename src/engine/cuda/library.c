@@ -1,0 +1,195 @@
+/* library.c - see library.h */
+#include "engine/cuda/library.h"
+
+#include <dlfcn.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct libs libs;
+
+enum { CUDNN_NEEDED = 90000, PATH_SIZE = 1024 };
+
+/* Where a library may lie besides the dynamic linker's own places; patterns, since versions are part of the names. */
+static const char *const folders[] = {
+    "/usr/local/cuda/lib64",
+    "/usr/local/cuda-*/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/local/lib/python3*/dist-packages/nvidia/*/lib",
+    "/usr/local/lib/python3*/site-packages/nvidia/*/lib",
+    "/usr/lib/python3*/dist-packages/nvidia/*/lib",
+    "/usr/lib/python3*/site-packages/nvidia/*/lib",
+    "/opt/*/.venv/lib/python3*/site-packages/nvidia/*/lib",
+    "/opt/*/lib/python3*/site-packages/nvidia/*/lib",
+    "/opt/conda/lib",
+};
+
+/* Opens folder/name for every folder that the pattern stands for, until one works. */
+static void *open_in(const char *pattern, const char *name)
+{
+    char path[PATH_SIZE];
+    void *handle = NULL;
+    glob_t found;
+
+    if (snprintf(path, sizeof path, "%s/%s", pattern, name) >= (int)sizeof path)
+        return NULL;
+    if (glob(path, GLOB_NOSORT, NULL, &found) == 0) {
+        for (size_t i = 0; i < found.gl_pathc && !handle; i++)
+            handle = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_GLOBAL);
+        globfree(&found);
+    }
+    return handle;
+}
+
+/* Below a folder of the environment: "$VIRTUAL_ENV/lib/python3…". */
+static void *open_below(const char *variable, const char *rest, const char *name)
+{
+    const char *root = getenv(variable);
+    char pattern[PATH_SIZE];
+
+    if (!root || !root[0] || snprintf(pattern, sizeof pattern, "%s/%s", root, rest) >= (int)sizeof pattern)
+        return NULL;
+    return open_in(pattern, name);
+}
+
+/* Each folder of a list with colons. */
+static void *open_in_list(const char *list, const char *name)
+{
+    char folder[PATH_SIZE];
+    void *handle = NULL;
+
+    while (list && *list && !handle) {
+        size_t length = strcspn(list, ":");
+
+        if (length && length < sizeof folder) {
+            memcpy(folder, list, length);
+            folder[length] = '\0';
+            handle = open_in(folder, name);
+        }
+        list += length + (list[length] == ':');
+    }
+    return handle;
+}
+
+static void *open_beside_object(const char *name)
+{
+    char folder[PATH_SIZE], *slash;
+    Dl_info info;
+
+    if (!dladdr(&libs, &info) || !info.dli_fname ||
+        snprintf(folder, sizeof folder, "%s", info.dli_fname) >= (int)sizeof folder)
+        return NULL;
+    slash = strrchr(folder, '/');
+    if (!slash)
+        return NULL;
+    *slash = '\0';
+    return open_in(folder, name);
+}
+
+static void *open_library(const char *name)
+{
+    void *handle = open_in_list(getenv("RFUAV_CUDA_LIBRARIES"), name);
+
+    if (!handle)
+        handle = open_beside_object(name);
+    if (!handle)
+        handle = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+    if (!handle)
+        handle = open_below("CUDA_HOME", "lib64", name);
+    if (!handle)
+        handle = open_below("VIRTUAL_ENV", "lib/python3*/site-packages/nvidia/*/lib", name);
+    if (!handle)
+        handle = open_below("HOME", ".local/lib/python3*/site-packages/nvidia/*/lib", name);
+    for (size_t i = 0; i < sizeof folders / sizeof *folders && !handle; i++)
+        handle = open_in(folders[i], name);
+    return handle;
+}
+
+/* The first of the names, space-separated, that can be opened. */
+static void *open_first(const char *names)
+{
+    char name[64];
+    void *handle = NULL;
+
+    while (*names && !handle) {
+        size_t length = strcspn(names, " ");
+
+        snprintf(name, sizeof name, "%.*s", (int)length, names);
+        handle = open_library(name);
+        names += length + (names[length] == ' ');
+    }
+    return handle;
+}
+
+static bool missing(const char *library, const char *names, struct err *err)
+{
+    return err_set(err, ERR_DEVICE,
+                   "%s was not found (%s): install it, or name its folder in RFUAV_CUDA_LIBRARIES; searched were the "
+                   "system's library folders, CUDA's folder and Python's nvidia packages",
+                   library, names);
+}
+
+static bool find_function(void *handle, const char *name, void *ret, struct err *err)
+{
+    void *function = dlsym(handle, name);
+
+    if (!function)
+        return err_set(err, ERR_DEVICE, "%s is not in the library that was found: it is too old", name);
+    memcpy(ret, &function, sizeof function);
+    return true;
+}
+
+static bool open_cudnn(struct err *err)
+{
+    static const char names[] = "libcudnn.so.9";
+    void *handle = open_first(names);
+
+    if (!handle)
+        return missing("cuDNN 9", names, err);
+#define X(name)                                                                                                        \
+    if (!find_function(handle, #name, &libs.name, err))                                                                \
+        return false;
+    CUDNN_FUNCTIONS(X)
+#undef X
+    if (libs.cudnnGetVersion() < CUDNN_NEEDED)
+        return err_set(err, ERR_DEVICE, "cuDNN %zu is too old, 9.0 or newer is needed", libs.cudnnGetVersion());
+    return true;
+}
+
+static bool open_cublaslt(struct err *err)
+{
+    static const char names[] = "libcublasLt.so.13 libcublasLt.so.12";
+    void *handle = open_first(names);
+
+    if (!handle)
+        return missing("cuBLASLt of CUDA 12 or 13", names, err);
+#define X(name)                                                                                                        \
+    if (!find_function(handle, #name, &libs.name, err))                                                                \
+        return false;
+    CUBLASLT_FUNCTIONS(X)
+#undef X
+    return true;
+}
+
+bool libs_open(struct err *err)
+{
+    static bool open;
+
+    if (open)
+        return true;
+    open_first("libnvrtc.so.13 libnvrtc.so.12"); /* cuDNN asks for it by name when it compiles fused kernels */
+    open = open_cublaslt(err) && open_cudnn(err);
+    return open;
+}
+
+const char *libs_version(void)
+{
+    static char text[64];
+    size_t cudnn = libs.cudnnGetVersion(), blas = libs.cublasLtGetVersion();
+
+    snprintf(text, sizeof text, "cuDNN %zu.%zu.%zu, cuBLASLt %zu.%zu.%zu", cudnn / 10000, cudnn / 100 % 100,
+             cudnn % 100, blas / 10000, blas / 100 % 100, blas % 100);
+    return text;
+}

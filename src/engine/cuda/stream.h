@@ -1,0 +1,91 @@
+/* stream.h - what the CUDA backend's kernels share: a device, its queue, the libraries' handles, layouts.
+ *
+ * Layouts. Activations are dense (N, H, W, C), which is plain, but for the network's first: its 3 channels are filled
+ * up with zeros to 4 in F32 and 8 in BF16, since matrix units take no 3. Convolution weights (O, I, KH, KW) lie as (O,
+ * KH, KW, I), I filled up likewise. In bf16 behind the floats of a weight lies its copy in bf16 (tensor->extra), made
+ * when weights are written and by Adam. */
+#ifndef RFUAV_ENGINE_CUDA_STREAM_H
+#define RFUAV_ENGINE_CUDA_STREAM_H
+
+#include "engine/backend.h"
+#include "engine/cuda/launch.h"
+#include "engine/cuda/library.h"
+
+/* tensor->layout points to one of these. channels: as they lie, 0 for as many as the tensor has. */
+struct layout {
+    bool weight; /* (O, KH, KW, I); else an activation */
+    int channels;
+};
+extern const struct layout layout_weight, layout_weight4, layout_weight8, layout_image4, layout_image8;
+
+struct staging;
+struct cudnn_cache;
+
+struct stream {
+    int device;
+    struct cudaDeviceProp properties;
+    cudaStream_t queue;
+    cudnnHandle_t cudnn;
+    cublasLtHandle_t cublas;
+    unsigned *ticket; /* a zero on the device, for Adam */
+    struct staging *staging;
+    struct cudnn_cache *cache;
+    void *trial; /* device memory for timing algorithms, freed before real memory is taken */
+    size_t trial_bytes;
+    bool allow_tf32, deterministic;
+};
+
+/* *err from a CUDA or cuDNN status; always false. what: "a copy to the device". */
+bool cuda_fail(cudaError_t status, const char *what, struct err *err);
+bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err);
+
+/* true for success, else as cuda_fail(). */
+static inline bool cuda_ok(cudaError_t status, const char *what, struct err *err)
+{
+    return status == cudaSuccess || cuda_fail(status, what, err);
+}
+
+static inline enum number number_of(const struct tensor *tensor)
+{
+    return tensor->dtype == DTYPE_BF16 ? NUMBER_BF16 : NUMBER_F32;
+}
+
+static inline void *data_of(const struct tensor *tensor)
+{
+    return tensor ? tensor->data : NULL;
+}
+
+/* Channels of an activation, or input channels of a convolution's weight, as they lie in memory. */
+int layout_channels(const struct tensor *tensor);
+
+/* Numbers of a tensor as they lie: padding counted, the copy not. */
+int64_t layout_numbers(const struct tensor *tensor);
+
+/* Gives a weight that is not fixed its layout; channels: input channels as the activation has them; copy: with a copy
+ * in bf16 behind. */
+void layout_set_weight(struct tensor *weight, int channels, bool copy);
+
+/* The weight in the numbers asked for: its floats or its bf16 copy. */
+const void *layout_weight_data(const struct tensor *weight, enum number number);
+
+/* At least `bytes` of device memory to time algorithms on, filled with numbers; dead at the next stream_alloc(). */
+bool stream_trial(struct stream *stream, size_t bytes, void **ret, struct err *err);
+
+/* The backend's functions; see struct backend. */
+bool stream_open(const struct stream_config *config, struct stream **ret, struct err *err);
+struct stream *stream_close(struct stream *stream);
+bool stream_alloc(struct stream *stream, size_t size, void **ret, struct err *err);
+void stream_free(struct stream *stream, void *memory);
+bool stream_write(struct stream *stream, const struct tensor *tensor, const void *src, struct err *err);
+bool stream_read(struct stream *stream, const struct tensor *tensor, void *dst, struct err *err);
+bool stream_wait(struct stream *stream, struct err *err);
+bool stream_record(struct stream *stream, struct err *err);
+bool stream_recorded(struct stream *stream, void **ret, struct err *err);
+bool stream_replay(struct stream *stream, void *recording, struct err *err);
+void stream_forget(void *recording);
+
+/* Pinned and device buffers that inputs pass through (staging.c), so that their copy overlaps with the step before. */
+bool staging_write(struct stream *stream, void *dst, const void *src, size_t bytes, struct err *err);
+struct staging *staging_free(struct staging *staging);
+
+#endif

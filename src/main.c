@@ -23,6 +23,7 @@ static const struct command {
     {"config", command_config, "显示或改变每个设备的任务上限", "show or set how many tasks a device runs"},
     {"worker", command_worker, NULL, NULL},
     {"synth", command_synth, "用模拟信号生成示例数据集", "make a sample data set from simulated signals"},
+    {"bench", command_bench, "测量训练和推理的速度", "measure how fast models train and classify"},
     {"version", command_version, "显示版本", "show the version"},
 };
 

@@ -15,6 +15,7 @@
 #include "engine/nn.h"
 #include "engine/optim.h"
 #include "engine/plan.h"
+#include "engine/precision.h"
 
 enum case_flags {
     CASE_BIAS = 1 << 0,
@@ -265,11 +266,14 @@ struct case_run {
     struct plan *plan;
     struct graph *graph; /* the plan's */
     void *arena;
+    enum dtype precision;
+    bool rounded;        /* matrices that the run is given hold BF16 values, whatever its precision */
     tensor_id y, dy;     /* dy: NO_TENSOR for a loss and in inference */
     int forward_tensors; /* tensors before gradients were appended: the same in all runs of a case */
 };
 
-/* Deterministic values of tensor t for a run: normal, labels and bytes in range, variances and scales above 0. */
+/* Deterministic values of tensor t for a run: normal, labels and bytes in range, variances and scales above 0. Those of
+ * a BF16 tensor come as floats. */
 static inline void case_fill(const struct graph *graph, tensor_id t, int classes, void *data)
 {
     const struct tensor *tensor = &graph->tensors[t];
@@ -280,15 +284,38 @@ static inline void case_fill(const struct graph *graph, tensor_id t, int classes
 
     /* dy's id depends on how many tensors a graph has; its values must not */
     random_init(&random, 7, tensor->name && strcmp(tensor->name, "dy") == 0 ? 1u << 20 : (uint64_t)t);
-    memset(data, 0, tensor_plain_bytes(tensor));
+    memset(data, 0, tensor->dtype == DTYPE_BF16 ? (size_t)count * sizeof(float) : tensor_plain_bytes(tensor));
     for (int64_t i = 0; i < count; i++) {
         if (tensor->dtype == DTYPE_U8)
             ((uint8_t *)data)[i] = (uint8_t)random_below(&random, 256);
         else if (tensor->dtype == DTYPE_I32)
             ((int32_t *)data)[i] = (int32_t)random_below(&random, (uint32_t)classes);
-        else if (tensor->dtype == DTYPE_F32 && tensor->role != TENSOR_MOMENT)
+        else if ((tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BF16) && tensor->role != TENSOR_MOMENT)
             ((float *)data)[i] =
                 positive ? 0.5f + (float)random_uniform(&random) : (float)(scale * random_normal(&random));
+    }
+}
+
+/* The nearest BF16 value, ties to even; in the upper half of the bits. */
+static inline uint32_t case_bf16(float value)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    return (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
+}
+
+/* Rounds floats to BF16 values: in place or, when `pack`, into 16 bits each. */
+static inline void case_round(float *values, int64_t count, bool pack)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = case_bf16(values[i]);
+        uint16_t upper = (uint16_t)(bits >> 16);
+
+        if (pack)
+            memcpy((uint16_t *)values + i, &upper, sizeof upper);
+        else
+            memcpy(&values[i], &bits, sizeof bits);
     }
 }
 
@@ -334,16 +361,32 @@ static inline struct graph *case_graph(const struct op_case *c, bool fuse, struc
     return graph;
 }
 
-static inline bool case_open(const struct op_case *c, const struct backend *backend, bool fuse, struct case_run *run,
-                             struct err *err)
+/* Logits stay F32, which no op but a LINEAR alone makes from BF16; they were named only to be kept. */
+static inline void case_set_precision(struct graph *graph, enum dtype precision)
+{
+    tensor_id logits = graph->logits;
+
+    for (int i = 0; i < graph->op_count; i++)
+        if (graph->ops[i].output_count && graph->ops[i].outputs[0] == logits &&
+            (graph->ops[i].type != OP_LINEAR || graph->ops[i].attrs.activation))
+            graph->logits = NO_TENSOR;
+    graph_precision(graph, precision);
+    graph->logits = logits;
+}
+
+static inline bool case_open_in(const struct op_case *c, const struct backend *backend, bool fuse, enum dtype precision,
+                                struct case_run *run, struct err *err)
 {
     struct stream_config config = {.threads = 2};
+    struct graph *graph;
 
-    *run = (struct case_run){.backend = backend};
+    *run = (struct case_run){.backend = backend, .precision = precision};
     if (!backend->stream_open(&config, &run->stream, err))
         return false;
     run->params = params_new(backend, run->stream);
-    if (!plan_new(case_graph(c, fuse, run), backend, run->stream, run->params, &run->plan, err) ||
+    graph = case_graph(c, fuse, run);
+    case_set_precision(graph, precision);
+    if (!plan_new(graph, backend, run->stream, run->params, &run->plan, err) ||
         !backend->alloc(run->stream, plan_memory(run->plan)->arena, &run->arena, err)) {
         case_close(run);
         return false;
@@ -353,27 +396,51 @@ static inline bool case_open(const struct op_case *c, const struct backend *back
     return true;
 }
 
+static inline bool case_open(const struct op_case *c, const struct backend *backend, bool fuse, struct case_run *run,
+                             struct err *err)
+{
+    return case_open_in(c, backend, fuse, DTYPE_F32, run, err);
+}
+
 /* Puts the initial values of tensor t, plus h times direction (NULL: none), where the run finds them. */
 static inline bool case_write(const struct case_run *run, const struct op_case *c, tensor_id t, const float *direction,
                               double h, struct err *err)
 {
     const struct tensor *tensor = &run->graph->tensors[t];
-    void *data = malloc(tensor_plain_bytes(tensor) + 8);
+    int64_t count = tensor_elements(tensor);
+    void *data = malloc((size_t)count * sizeof(double));
     bool ok;
 
     case_fill(run->graph, t, c->out ? c->out : 1, data);
     for (int64_t i = 0; direction && i < tensor_elements(tensor); i++)
         ((float *)data)[i] += (float)(h * direction[i]);
+    if (tensor->dtype == DTYPE_BF16 || (run->rounded && tensor->dtype == DTYPE_F32 && tensor->rank >= 2))
+        case_round(data, count, tensor->dtype == DTYPE_BF16);
     ok = run->backend->write(run->stream, tensor, data, err);
     free(data);
     return ok;
 }
 
-/* Sets every input to its initial values, the rest of the arena to NaN (on a host backend), and runs. */
+/* Sets all of the arena to NaN. */
+static inline bool case_poison(const struct case_run *run, struct err *err)
+{
+    size_t bytes = plan_memory(run->plan)->arena;
+    struct tensor all = {.dtype = DTYPE_U8, .rank = 1, .shape = {(int64_t)bytes}, .bytes = bytes, .data = run->arena};
+    void *poison = malloc(bytes);
+    bool ok;
+
+    memset(poison, 0xFF, bytes);
+    ok = run->backend->write(run->stream, &all, poison, err);
+    free(poison);
+    return ok;
+}
+
+/* Sets every input to its initial values, the rest of the arena to NaN, and runs. */
 static inline bool case_run(struct case_run *run, const struct op_case *c, tensor_id moved, const float *direction,
                             double h, struct err *err)
 {
-    memset(run->arena, 0xFF, plan_memory(run->plan)->arena);
+    if (!case_poison(run, err))
+        return false;
     params_set_derived_valid(run->params, false);
     for (tensor_id t = 0; t < run->graph->tensor_count; t++)
         if (case_is_input(&run->graph->tensors[t]) && run->graph->tensors[t].data &&
@@ -390,7 +457,7 @@ static inline bool case_run(struct case_run *run, const struct op_case *c, tenso
     return true;
 }
 
-/* A tensor's values as floats, plain; to be freed. F64 and I64 are converted. */
+/* A tensor's values as floats, plain; to be freed. Other types are converted. */
 static inline float *case_read(const struct case_run *run, tensor_id t, struct err *err)
 {
     const struct tensor *tensor = &run->graph->tensors[t];
@@ -405,7 +472,13 @@ static inline float *case_read(const struct case_run *run, tensor_id t, struct e
     for (int64_t i = 0; values && i < count; i++)
         values[i] = tensor->dtype == DTYPE_F64   ? (float)((double *)data)[i]
                     : tensor->dtype == DTYPE_I64 ? (float)((int64_t *)data)[i]
-                                                 : ((float *)data)[i];
+                    : tensor->dtype == DTYPE_F32 ? ((float *)data)[i]
+                                                 : 0;
+    for (int64_t i = 0; values && i < count && tensor->dtype == DTYPE_BF16; i++) {
+        uint32_t bits = (uint32_t)((uint16_t *)data)[i] << 16;
+
+        memcpy(&values[i], &bits, sizeof bits);
+    }
     free(data);
     return values;
 }

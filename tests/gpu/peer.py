@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""peer.py OUT.jsonl SECONDS MODELS BATCHES MODES: what PyTorch does on this GPU, tensors already on the device.
+
+Modes: fp32 (PyTorch's defaults: TF32 in convolutions), bf16 (autocast, channels_last, fused Adam; in inference all of
+the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA graph)
+and graph32. cudnn.benchmark is on. After SECONDS no new case is begun."""
+
+import gc
+import json
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+import torchvision
+
+torch.backends.cudnn.benchmark = True
+
+
+def timed(step, rounds=3, seconds=0.4):
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(5):
+        step()
+    torch.cuda.synchronize()
+    times = max(5, int(seconds / ((time.perf_counter() - begin) / 5)))
+    result = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(times):
+            step()
+        torch.cuda.synchronize()
+        result.append(1e3 * (time.perf_counter() - begin) / times)
+    return sorted(result)[rounds // 2]
+
+
+def captured(step):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(5):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def train(model, x, y, mode):
+    half = mode not in ("fp32", "graph32")
+    graph = mode.startswith("graph")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=half or None, capturable=graph)
+    forward = torch.compile(model) if mode == "compile" else model
+
+    def step():
+        optimizer.zero_grad(set_to_none=not graph)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half, cache_enabled=not graph):
+            loss = F.cross_entropy(forward(x), y)
+        loss.backward()
+        optimizer.step()
+
+    return captured(step) if graph else step
+
+
+def infer(model, x, y, mode):
+    forward = torch.compile(model) if mode == "compile" else model
+
+    def step():
+        with torch.inference_mode():
+            forward(x)
+
+    return captured(step) if mode.startswith("graph") else step
+
+
+def run(kind, name, batch, mode, size):
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    half = mode not in ("fp32", "graph32")
+    model = getattr(torchvision.models, name)(weights=None, num_classes=37).cuda()
+    x = torch.rand(batch, 3, size, size, device="cuda")
+    y = torch.randint(0, 37, (batch,), device="cuda")
+    if half or mode == "graph32":
+        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    if kind == "infer":
+        model.eval()
+        if half:
+            model, x = model.bfloat16(), x.bfloat16()
+    begin = time.perf_counter()
+    step = (train if kind == "train" else infer)(model, x, y, mode)
+    step()
+    torch.cuda.synchronize()
+    first = time.perf_counter() - begin
+    ms = timed(step)
+    return dict(model=name, mode=kind, how=mode, batch=batch, size=size, ms=round(ms, 4),
+                images_per_s=round(1e3 * batch / ms, 1), first_s=round(first, 2), peak=torch.cuda.max_memory_allocated())
+
+
+def main():
+    out, seconds, models, batches, modes = sys.argv[1], float(sys.argv[2]), *(a.split(",") for a in sys.argv[3:6])
+    size, begin = 224, time.time()
+    print("PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version(), torch.cuda.get_device_name(), flush=True)
+    for mode in modes:
+        for name in models:
+            for kind in ("train", "infer"):
+                for batch in map(int, batches):
+                    if time.time() - begin > seconds:
+                        print("peer: no time for", kind, name, batch, mode)
+                        continue
+                    try:
+                        row = run(kind, name, batch, mode, size)
+                    except Exception as error:  # one case must not take the others with it
+                        row = dict(model=name, mode=kind, how=mode, batch=batch, size=size, error=str(error)[:120])
+                    torch._dynamo.reset()
+                    with open(out, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+    print("peer took", round(time.time() - begin), "s", flush=True)
+
+
+main()

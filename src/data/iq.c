@@ -199,6 +199,7 @@ static void scratch_release(struct scratch *s)
     free(s->weights);
 }
 
+/* To be released in any case. */
 static bool scratch_init(struct scratch *s, const struct iq *iq, struct err *err)
 {
     double radius = iq->shrink > 1 ? iq->shrink : 1;
@@ -215,7 +216,6 @@ static bool scratch_init(struct scratch *s, const struct iq *iq, struct err *err
     s->weights = malloc(block * sizeof *s->weights);
     if (s->samples && s->in && s->out && s->levels && s->present && s->sums && s->weights)
         return true;
-    scratch_release(s);
     return err_set(err, ERR_MEMORY, "no memory for the spectrogram of %s", iq->path);
 }
 
@@ -229,7 +229,8 @@ static bool read_samples(const struct iq *iq, uint64_t start, uint64_t first, ui
     s->first = first;
     s->count = (size_t)(end - first);
     for (size_t done = 0; done < size;) {
-        ssize_t n = pread(iq->fd, to + done, size - done, (off_t)((start + first) * SAMPLE + done));
+        uint64_t at = (start + first) * SAMPLE + done;
+        ssize_t n = pread(iq->fd, to + done, size - done, (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -237,7 +238,7 @@ static bool read_samples(const struct iq *iq, uint64_t start, uint64_t first, ui
             return err_set(err, ERR_IO, "%s: %s", iq->path, strerror(errno));
         if (n == 0)
             return err_set(err, ERR_IO, "%s ends at byte %llu, where it had %llu samples before", iq->path,
-                           (unsigned long long)((start + first) * SAMPLE + done), (unsigned long long)iq->samples);
+                           (unsigned long long)at, (unsigned long long)iq->samples);
         done += (size_t)n;
     }
     return true;
@@ -355,7 +356,7 @@ static bool make_plane(struct iq *iq, uint64_t start, struct extent *extent, siz
     {
         struct scratch s;
         struct err why;
-        bool ok = scratch_init(&s, iq, &why), ready = ok;
+        bool ok = scratch_init(&s, iq, &why);
 
 #pragma omp for schedule(dynamic)
         for (size_t x = 0; x < width; x += BLOCK)
@@ -369,8 +370,7 @@ static bool make_plane(struct iq *iq, uint64_t start, struct extent *extent, siz
             extent->greatest = fmaxf(extent->greatest, s.extent.greatest);
             *unusable += s.unusable;
         }
-        if (ready)
-            scratch_release(&s);
+        scratch_release(&s);
     }
     return !failed;
 }
@@ -382,7 +382,7 @@ static void paint_row(const struct iq *iq, const struct extent *extent, size_t y
 {
     size_t width = (size_t)iq->config.width, height = (size_t)iq->config.height;
     struct taps taps = taps_of(height - 1 - y, (double)IQ_WINDOW / (double)height, IQ_WINDOW);
-    float weights[2 * IQ_WINDOW + 1], all = 0, span = extent->greatest - extent->least;
+    float weights[2 * IQ_WINDOW + 1] = {0}, all = 0, span = extent->greatest - extent->least;
 
     for (size_t i = taps.first; i < taps.end; i++)
         all += weights[i - taps.first] = weight_of(&taps, i);

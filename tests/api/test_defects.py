@@ -3,12 +3,13 @@ are. The number in a test's name is the defect's.
 
 They are about preprocessing, whose routes come later, so there is nothing to test yet: D4 (cancelling it does not stop
 it), D30 (a second split mixes the sets), D31 (the default output folder), D49 (its tasks cannot be listed), D53
-(augmentation swaps colours). D12 (raw IQ files) waits for the reading of raw signals."""
+(augmentation swaps colours)."""
 
 import csv
 import os
 import re
 import signal
+import struct
 import threading
 import time
 import unittest
@@ -400,6 +401,28 @@ class Training(DaemonCase):
 
 
 class Inference(DaemonCase):
+    def test_d12_raw_files_are_classified(self):
+        source, out = scratch("raw"), scratch("out")
+        for name, samples in (("a.iq", 15_000_000), ("b.dat", 1000)):
+            with open(f"{source}/{name}", "wb") as file:
+                file.truncate(8 * samples)  # silence, without the disk's help
+                file.seek(8 * 3_000_000)
+                file.write(struct.pack("<2f", 0.5, -0.5) * 1000)
+        os.truncate(source + "/b.dat", 8000)
+        task = self.daemon.infer(source_path=source, save_path=out)
+        self.daemon.wait(task, "completed")
+        self.assertEqual(sorted(os.listdir(out)), ["a.mp4", "predictions.csv", "predictions.jsonl"])
+        with open(out + "/predictions.csv", encoding="utf-8") as file:
+            self.assertEqual([(row["file"], row["frame"]) for row in csv.DictReader(file)], [("a.iq", "0"), ("a.iq", "1")])
+        with open(out + "/a.mp4", "rb") as file:
+            self.assertEqual(file.read(8)[4:], b"ftyp")
+        lines = self.daemon.lines(task)
+        for part in ("a.iq #0: ", "a.iq #1: "):
+            self.assertTrue([line for line in lines if line.get("message", "").startswith(part)], part)
+        short = [line["message"] for line in lines if line.get("level") == "WARNING" and "b.dat" in line["message"]]
+        self.assertEqual(len(short), 1)
+        self.assertIn("1000 ", short[0])
+
     def test_d16_shipped_configurations_work(self):
         cfg = write(scratch("cfg") + "/c.yaml",
                     "train: /not/here\nval: E:\\data\\valid\nsave_path:\nmodel: resnet18\nnum_classes: 2\n"

@@ -336,15 +336,12 @@ static bool make_block(struct iq *iq, uint64_t start, size_t x0, size_t x1, stru
     return true;
 }
 
+#ifdef _OPENMP
 static int thread_count(const struct iq *iq)
 {
-#ifdef _OPENMP
     return iq->config.threads > 0 ? iq->config.threads : omp_get_max_threads();
-#else
-    (void)iq;
-    return 1;
-#endif
 }
+#endif
 
 /* Fills the plane; *extent is over the values as transformed. The error is that of any of the threads. */
 static bool make_plane(struct iq *iq, uint64_t start, struct extent *extent, size_t *unusable, struct err *err)

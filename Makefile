@@ -219,7 +219,8 @@ tidy: ## clang-tidy
 	@printf '%s\n' $(SRC) src/main.c | xargs -P $$(nproc) -n 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
 	    -- -std=c17 -D_GNU_SOURCE -Isrc $(PKG_CFLAGS) -Wno-unknown-pragmas 2>/dev/null' tidy
 cppcheck: ## cppcheck
-	@cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -j $$(nproc) \
+	@cppcheck --quiet --std=c11 --library=posix --library=gnu --library=sqlite3 --include=tools/cppcheck-macros.h \
+	    --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -j $$(nproc) \
 	    --suppressions-list=tools/cppcheck-suppressions -D_GNU_SOURCE -Isrc src
 
 .PHONY: coverage

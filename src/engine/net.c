@@ -268,11 +268,13 @@ bool net_keep_gradients(struct net *net, struct err *err)
 static bool read_floats(struct net *net, const struct tensor *tensor, float *ret, struct err *err)
 {
     int64_t count = tensor_elements(tensor);
-    const uint16_t *half = (const uint16_t *)ret + count; /* they are read into the second half of the memory */
+    void *second =
+        (char *)ret + count * (int64_t)sizeof(uint16_t); /* they are read into the second half of the memory */
+    const uint16_t *half = second;
 
     if (tensor->dtype != DTYPE_BF16)
         return net->backend->read(net->stream, tensor, ret, err);
-    if (!net->backend->read(net->stream, tensor, (uint16_t *)ret + count, err))
+    if (!net->backend->read(net->stream, tensor, second, err))
         return false;
     for (int64_t i = 0; i < count; i++) {
         uint32_t bits = (uint32_t)half[i] << 16;

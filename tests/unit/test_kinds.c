@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "task/kinds.h"
+#include "task/recordings.h"
 #include "task/requests.h"
 
 static struct arena *arena;
@@ -212,6 +213,10 @@ static void memory_of_an_inference(void **state)
     touch("cfg.yaml", "model: resnet18\nnum_classes: 3\nclass_names: [a, b, c]\nimage_size: 64\n");
     bytes = kind->memory(&request, "cpu", UINT64_MAX, NULL, 0);
     assert_true(bytes > 11178051ull * 4);
+    request.source_path = "x.iq"; /* turning recordings into pictures takes memory of its own */
+    touch("x.iq", "");
+    assert_int_equal(kind->memory(&request, "cpu", UINT64_MAX, NULL, 0), bytes + recordings_memory(0));
+    unlink("x.iq");
     touch("cfg.yaml", "- nothing of the kind\n");
     assert_int_equal(kind->memory(&request, "cpu", UINT64_MAX, NULL, 0), 0);
 }

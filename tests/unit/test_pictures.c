@@ -197,6 +197,11 @@ static void names_of_results(void **state)
     assert_string_equal(source.pictures[1].target, "out/a_2.jpg");
     assert_string_equal(source.pictures[2].target, "out/a_2_2.jpg");
     assert_string_equal(source.pictures[3].target, "out/d.tar.jpg");
+    assert_string_equal(source.raws[0].target, "out/b.mp4");
+    assert_string_equal(source.raws[1].target, "out/e.mp4");
+    assert_string_equal(source_frame_target(&source, &source.raws[0], 12, arena), "out/b_12.jpg");
+    source.pictures[0].target = "out/b_3.jpg";
+    assert_string_equal(source_frame_target(&source, &source.raws[0], 3, arena), "out/b_3_2.jpg");
 
     source = list("more", "more"); /* a.jpg is there and is not to be lost */
     assert_string_equal(source.pictures[0].target, "more/a_2.jpg");
@@ -206,6 +211,11 @@ static void names_of_results(void **state)
     assert_string_equal(source.pictures[0].target, "./more//a_2.jpg");
     source = list("more/c.txt", "out");
     assert_int_equal(source.picture_count + source.raw_count, 0);
+    assert_true(source_has_raw("more"));
+    assert_true(source_has_raw("more/e.DAT"));
+    assert_false(source_has_raw("more/a.jpg"));
+    assert_false(source_has_raw("out"));
+    assert_false(source_has_raw("nowhere"));
 }
 
 static void folders_and_tables(void **state)

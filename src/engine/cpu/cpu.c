@@ -58,7 +58,7 @@ static const char *version(void)
     static char text[64];
     const dnnl_version_t *v = dnnl_version();
 
-    snprintf(text, sizeof text, "oneDNN %d.%d.%d (%s)", v->major, v->minor, v->patch, simd_best()->name);
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d (%s)", v->major, v->minor, v->patch, stream_simd()->name);
     return text;
 }
 

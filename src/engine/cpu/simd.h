@@ -70,7 +70,7 @@ struct simd {
 /* One for each instruction set. */
 extern const struct simd simd_avx512, simd_avx2, simd_plain;
 
-/* The best that this processor can run. */
-const struct simd *simd_best(void);
+/* The best that this processor can run; AVX-512 only if that is wanted. */
+const struct simd *simd_best(bool avx512);
 
 #endif

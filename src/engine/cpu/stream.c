@@ -30,6 +30,11 @@ bool stream_fail(dnnl_status_t status, const char *what, struct err *err)
                    (int)status);
 }
 
+const struct simd *stream_simd(void)
+{
+    return simd_best((dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core);
+}
+
 /* The cores that this process may run on. */
 static int available_cores(void)
 {
@@ -48,7 +53,7 @@ bool stream_open(const struct stream_config *config, struct stream **ret, struct
     if (!stream)
         return err_set(err, ERR_MEMORY, "no memory for the CPU stream");
     stream->threads = config->threads > 0 ? config->threads : available_cores();
-    stream->simd = simd_best();
+    stream->simd = stream_simd();
 #ifndef _OPENMP
     if (omp_set_num_threads)
 #endif

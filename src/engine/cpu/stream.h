@@ -29,6 +29,10 @@ struct stream {
     struct layout *layouts;
 };
 
+/* The loops that fit oneDNN's convolutions: both go by blocks of 16 channels only with AVX-512, which oneDNN may have
+ * been told not to use (ONEDNN_MAX_CPU_ISA). */
+const struct simd *stream_simd(void);
+
 /* *err from a oneDNN status; always false. what: "convolution". */
 bool stream_fail(dnnl_status_t status, const char *what, struct err *err);
 

@@ -127,6 +127,7 @@ class Daemon:
         self.args = list(args)
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RFUAV_", "MAX_"))}
         self.env.update({"DATA_DIR": f"{self.folder}/data", "RFUAV_LANG": lang, "CUDA_VISIBLE_DEVICES": ""})
+        self.env.setdefault("LSAN_OPTIONS", "print_suppressions=0")  # a sanitized worker's log is only its own
         if devices:
             self.args += ["--devices", devices]
             del self.env["CUDA_VISIBLE_DEVICES"]

@@ -1,7 +1,6 @@
 /* video.c - see video.h */
 #include "data/video.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -10,9 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/object.h"
 #include "data/video_encoder.h"
-
-static const char object_name[] = "librfuav_video.so";
 
 struct video {
     const struct video_encoder_object *object;
@@ -21,60 +19,13 @@ struct video {
     char path[PATH_MAX], temporary[PATH_MAX + 4];
 };
 
-/* The folder of this program, without a slash at the end. */
-static bool own_folder(char *folder, size_t size)
-{
-    ssize_t length = readlink("/proc/self/exe", folder, size - 1);
-    char *slash;
-
-    if (length <= 0)
-        return false;
-    folder[length] = '\0';
-    slash = strrchr(folder, '/');
-    if (slash)
-        *slash = '\0';
-    return slash;
-}
-
-/* The first of the places where the object is. */
-static bool find_object(char *path, size_t size)
-{
-    static const char *const places[] = {"", "/../lib", "/../lib/rfuav"};
-    char folder[PATH_MAX];
-
-    if (!own_folder(folder, sizeof folder))
-        return false;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (snprintf(path, size, "%s%s/%s", folder, places[i], object_name) < (int)size && access(path, R_OK) == 0)
-            return true;
-    return false;
-}
-
-/* Stays open until the process ends: the libraries behind it do not like to be unloaded. */
 static const struct video_encoder_object *load(struct err *err)
 {
     static const struct video_encoder_object *loaded;
-    const struct video_encoder_object *object;
-    char path[PATH_MAX];
-    void *handle;
 
-    if (loaded)
-        return loaded;
-    if (!find_object(path, sizeof path)) {
-        err_set(err, ERR_IO, "%s is not beside this program", object_name);
-        return NULL;
-    }
-    if (!(handle = dlopen(path, RTLD_NOW | RTLD_LOCAL))) {
-        err_set(err, ERR_IO, "%s cannot be loaded: %s", object_name, dlerror());
-        return NULL;
-    }
-    object = dlsym(handle, "rfuav_video_object");
-    if (!object || object->abi != VIDEO_ENCODER_ABI) {
-        err_set(err, ERR_IO, "%s belongs to another version of this program", path);
-        dlclose(handle);
-        return NULL;
-    }
-    return loaded = object;
+    if (!loaded)
+        loaded = object_open("librfuav_video.so", NULL, "rfuav_video_object", VIDEO_ENCODER_ABI, err);
+    return loaded;
 }
 
 bool video_open(const char *path, const struct video_config *config, struct video **ret, struct err *err)

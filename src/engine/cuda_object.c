@@ -1,67 +1,22 @@
 /* cuda_object.c - see cuda_object.h */
 #include "engine/cuda_object.h"
 
-#include <dlfcn.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-static const char object_name[] = "librfuav_cuda.so";
-
-/* Folder of this program, without a slash at the end. */
-static bool own_folder(char *folder, size_t size)
-{
-    ssize_t length = readlink("/proc/self/exe", folder, size - 1);
-    char *slash;
-
-    if (length <= 0)
-        return false;
-    folder[length] = '\0';
-    slash = strrchr(folder, '/');
-    if (slash)
-        *slash = '\0';
-    return slash;
-}
-
-/* The first of the places where the object is; false when it is nowhere. */
-static bool find_object(char *path, size_t size)
-{
-    static const char *const places[] = {"", "/../lib", "/../lib/rfuav"};
-    const char *named = getenv("RFUAV_CUDA_OBJECT");
-    char folder[PATH_MAX];
-
-    if (named && named[0])
-        return snprintf(path, size, "%s", named) < (int)size;
-    if (!own_folder(folder, sizeof folder))
-        return false;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (snprintf(path, size, "%s%s/%s", folder, places[i], object_name) < (int)size && access(path, R_OK) == 0)
-            return true;
-    return false;
-}
+#include "base/object.h"
 
 bool cuda_object_load(struct err *err)
 {
     static bool loaded;
     const struct cuda_object *object;
-    char path[PATH_MAX];
-    void *handle;
 
     if (loaded)
         return true;
-    if (!find_object(path, sizeof path))
-        return err_set(err, ERR_DEVICE,
-                       "%s is not beside this program: this build has no CUDA; build it where nvcc is, or use the cpu",
-                       object_name);
-    handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!handle)
-        return err_set(err, ERR_DEVICE, "%s cannot be loaded: %s", path, dlerror());
-    object = dlsym(handle, "rfuav_cuda_object");
-    if (!object || object->abi != CUDA_OBJECT_ABI) {
-        dlclose(handle);
-        return err_set(err, ERR_DEVICE, "%s belongs to another version of this program", path);
+    object = object_open("librfuav_cuda.so", "RFUAV_CUDA_OBJECT", "rfuav_cuda_object", CUDA_OBJECT_ABI, err);
+    if (!object) {
+        if (err && err->kind == ERR_NOT_FOUND)
+            err_set(err, ERR_DEVICE,
+                    "librfuav_cuda.so is not beside this program: this build has no CUDA; build it where nvcc is, or "
+                    "use the cpu");
+        return false;
     }
     cuda_backend.stream_close = object->backend.stream_close;
     cuda_backend.alloc = object->backend.alloc;

@@ -1,0 +1,14 @@
+/* object.h - parts of this program that lie in shared objects of their own, so that only a process that needs one pays
+ * for the libraries behind it. */
+#ifndef RFUAV_BASE_OBJECT_H
+#define RFUAV_BASE_OBJECT_H
+
+#include "base/err.h"
+
+/* Opens the object `name` ("librfuav_cuda.so"), looked for beside this program, in ../lib and in ../lib/rfuav, or where
+ * the environment's `variable` (may be NULL) says. Returns what it exports as `symbol`: a struct that begins with `int
+ * abi`, which must equal `abi`. It stays open until the process ends: the libraries behind it do not like to be
+ * unloaded. NULL with *err set when it is nowhere, cannot be loaded, or belongs to another version. */
+const void *object_open(const char *name, const char *variable, const char *symbol, int abi, struct err *err);
+
+#endif

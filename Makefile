@@ -198,6 +198,11 @@ fuzz-run: $(FUZZ_BIN)
 	        { tail -n 60 $B/corpus/$$name.log; exit 1; }; \
 	    grep -E 'Done|stat::number_of_executed_units' $B/corpus/$$name.log; done
 
+MINUTES ?= 10
+.PHONY: soak chaos
+soak chaos: all ## random use for MINUTES=10; chaos also kills workers and the daemon
+	@RFUAV_BIN=$(CURDIR)/$B/rfuav $(PYTHON) tests/soak.py --seconds $$(($(MINUTES) * 60)) $(if $(filter chaos,$@),--chaos)
+
 # --- checking -------------------------------------------------------------------------------------------------------
 
 C_FILES = $(sort $(shell find src tests -name '*.[ch]'))
@@ -234,7 +239,7 @@ coverage: ## line coverage of the C code over all tests
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: clean
 clean: ## remove every build folder

@@ -294,6 +294,7 @@ def torch_rates(threads, loader_workers=0, channels_last=False):
 @row("training")
 def train():
     daemon, cores = Daemon(), os.cpu_count()
+    train_set()
     begun = time.monotonic()
     task = training(daemon)
     daemon.until(lambda: [line for line in daemon.lines(task) if line.get("stage") == "epoch_start"], 60)

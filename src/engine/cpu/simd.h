@@ -24,6 +24,7 @@ struct plane_apply {
     float *y;
     uint8_t *mask; /* NULL, or where the bits of y > 0 go */
     bool relu;
+    bool past; /* write y past the caches: not when y is also an input */
 };
 
 /* The gradient at a batch norm's output, g = (dy + dy2) where the mask is set; one of mask, y, or neither, says where.

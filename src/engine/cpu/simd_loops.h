@@ -21,7 +21,8 @@ typedef uint16_t mask_bits;
 typedef uint8_t mask_bits;
 #endif
 
-/* mask_of: bits of v > 0, and of NaN, which must not vanish in a ReLU. keep: v where the bit is set, else 0. */
+/* mask_of: bits of v > 0, and of NaN, which must not vanish in a ReLU. keep: v where the bit is set, else 0.
+ * store_past: to memory, past the caches, at a multiple of the vector's size; store_fence() after the last. */
 #if defined(__AVX512F__) && SIMD_BLOCK == 16
 static inline mask_bits mask_of(vec v)
 {
@@ -36,6 +37,16 @@ static inline vec keep(mask_bits bits, vec v)
 static inline vec vec_sqrt(vec v)
 {
     return (vec)_mm512_sqrt_ps((__m512)v);
+}
+
+static inline void store_past(float *p, vec v)
+{
+    _mm512_stream_ps(p, (__m512)v);
+}
+
+static inline void store_fence(void)
+{
+    _mm_sfence();
 }
 #elif defined(__AVX2__) && SIMD_BLOCK == 8
 static inline mask_bits mask_of(vec v)
@@ -54,6 +65,16 @@ static inline vec keep(mask_bits bits, vec v)
 static inline vec vec_sqrt(vec v)
 {
     return (vec)_mm256_sqrt_ps((__m256)v);
+}
+
+static inline void store_past(float *p, vec v)
+{
+    _mm256_stream_ps(p, (__m256)v);
+}
+
+static inline void store_fence(void)
+{
+    _mm_sfence();
 }
 #else
 static inline mask_bits mask_of(vec v)
@@ -77,6 +98,15 @@ static inline vec vec_sqrt(vec v)
     for (int c = 0; c < SIMD_BLOCK; c++)
         v[c] = sqrtf(v[c]);
     return v;
+}
+
+static inline void store_past(float *p, vec v)
+{
+    *(vec *)p = v;
+}
+
+static inline void store_fence(void)
+{
 }
 #endif
 
@@ -172,8 +202,13 @@ static void plane_apply(const struct plane_apply *args, int64_t count)
             if (args->mask)
                 memcpy(args->mask + i * (int64_t)sizeof bits, &bits, sizeof bits);
         }
-        store(args->y + at, y);
+        if (args->past)
+            store_past(args->y + at, y);
+        else
+            store(args->y + at, y);
     }
+    if (args->past)
+        store_fence();
 }
 
 static inline vec gradient_at(const struct plane_gradient *args, int64_t i)

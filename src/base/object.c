@@ -61,3 +61,10 @@ const void *object_open(const char *name, const char *variable, const char *symb
     err_set(err, ERR_IO, "%s belongs to another version of this program", path);
     return NULL;
 }
+
+bool object_there(const char *name, const char *variable)
+{
+    char path[PATH_MAX];
+
+    return find(name, variable, path, sizeof path);
+}

@@ -11,4 +11,7 @@
  * unloaded. NULL with *err set when it is nowhere, cannot be loaded, or belongs to another version. */
 const void *object_open(const char *name, const char *variable, const char *symbol, int abi, struct err *err);
 
+/* Is there such an object in one of these places? Opens nothing. */
+bool object_there(const char *name, const char *variable);
+
 #endif

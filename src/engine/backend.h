@@ -54,6 +54,8 @@ struct kernel {
 struct backend {
     const char *name; /* "ref", "cpu", "cuda" */
 
+    bool (*available)(void); /* (optional) Is its code there? Opens nothing. */
+
     bool (*stream_open)(const struct stream_config *config, struct stream **ret, struct err *err);
     struct stream *(*stream_close)(struct stream *stream); /* accepts and returns NULL */
 
@@ -77,6 +79,9 @@ struct backend {
     bool (*replay)(struct stream *stream, void *recording, struct err *err);
     void (*forget)(void *recording); /* accepts NULL */
 
+    /* (optional) Bytes in use on the device, by anybody, and what there are. */
+    bool (*memory)(struct stream *stream, uint64_t *used, uint64_t *total, struct err *err);
+
     bool half_precision; /* BF16 activations and gradients (precision.h) */
 
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
@@ -84,6 +89,7 @@ struct backend {
      * choose; they come as plain sizes, STATE outputs as 0. Called once for ops of equal attributes, shapes and roles.
      */
     void (*estimate)(struct graph *graph, struct op *op);
+    int input_copies;             /* device buffers that inputs pass through, each as large as all inputs of a call */
     uint64_t library_bytes;       /* resident memory of process and libraries beyond what is planned, measured */
     const char *(*version)(void); /* (optional) "oneDNN 2.6.3" */
 };

@@ -1,7 +1,17 @@
 /* cuda_object.c - see cuda_object.h */
 #include "engine/cuda_object.h"
 
+#include <stdio.h>
+
 #include "base/object.h"
+#include "engine/cuda/sizes.h"
+
+static const char object_name[] = "librfuav_cuda.so", object_variable[] = "RFUAV_CUDA_OBJECT";
+
+static bool is_there(void)
+{
+    return object_there(object_name, object_variable);
+}
 
 bool cuda_object_load(struct err *err)
 {
@@ -10,12 +20,12 @@ bool cuda_object_load(struct err *err)
 
     if (loaded)
         return true;
-    object = object_open("librfuav_cuda.so", "RFUAV_CUDA_OBJECT", "rfuav_cuda_object", CUDA_OBJECT_ABI, err);
+    object = object_open(object_name, object_variable, "rfuav_cuda_object", CUDA_OBJECT_ABI, err);
     if (!object) {
         if (err && err->kind == ERR_NOT_FOUND)
             err_set(err, ERR_DEVICE,
-                    "librfuav_cuda.so is not beside this program: this build has no CUDA; build it where nvcc is, or "
-                    "use the cpu");
+                    "%s is not beside this program: this build has no CUDA; build it where nvcc is, or use the cpu",
+                    object_name);
         return false;
     }
     cuda_backend.stream_close = object->backend.stream_close;
@@ -30,6 +40,7 @@ bool cuda_object_load(struct err *err)
     cuda_backend.recorded = object->backend.recorded;
     cuda_backend.replay = object->backend.replay;
     cuda_backend.forget = object->backend.forget;
+    cuda_backend.memory = object->backend.memory;
     cuda_backend.stream_open = object->backend.stream_open;
     loaded = true;
     return true;
@@ -40,21 +51,29 @@ static bool load_and_open(const struct stream_config *config, struct stream **re
     return cuda_object_load(err) && cuda_backend.stream_open(config, ret, err);
 }
 
-/* Sizes in NHWC, and the workspace that convolution libraries take at most here. */
-static void estimate(struct graph *graph, struct op *op)
+/* Its versions, or why it cannot be used. */
+static const char *load_and_ask(void)
 {
-    struct tensor *where = op->type == OP_MAX_POOL ? op_output(graph, op, 1) : NULL;
+    static char text[sizeof((struct err *)0)->message];
+    struct err err;
 
-    if (where)
-        where->bytes = (size_t)tensor_elements(where);
-    if (op->type == OP_CONV2D || op->type == OP_CONV2D_BACKWARD_DATA || op->type == OP_CONV2D_BACKWARD_WEIGHT)
-        op->scratch_bytes = (size_t)32 << 20;
+    if (cuda_object_load(&err))
+        return cuda_backend.version();
+    snprintf(text, sizeof text, "%s", err.message);
+    return text;
 }
+
+/* What a forecast asks of kernels that are not there yet. */
+static const struct kernel unloaded[OP_COUNT] = {[OP_CONV2D] = {.not_in_place = true}};
 
 struct backend cuda_backend = {
     .name = "cuda",
+    .available = is_there,
     .stream_open = load_and_open,
-    .estimate = estimate,
-    .library_bytes = (uint64_t)600 << 20, /* a CUDA context with cuDNN and cuBLASLt */
+    .kernels = unloaded,
+    .estimate = cuda_estimate,
+    .input_copies = INPUT_BUFFERS,
+    .library_bytes = (uint64_t)541 << 20, /* a CUDA context with cuDNN and cuBLASLt, measured on an H100 */
+    .version = load_and_ask,
     .half_precision = true,
 };

@@ -7,7 +7,7 @@
 
 /* What librfuav_cuda.so exports as `rfuav_cuda_object`. The number grows with every change of the structs that both
  * sides see, so that an object of another build is refused. */
-enum { CUDA_OBJECT_ABI = 1 };
+enum { CUDA_OBJECT_ABI = 2 };
 struct cuda_object {
     int abi;
     struct backend backend;
@@ -15,6 +15,9 @@ struct cuda_object {
 
 /* Forecasts without the object; its stream_open loads it and fills in the rest. */
 extern struct backend cuda_backend;
+
+/* Its estimate (backend.h). */
+void cuda_estimate(struct graph *graph, struct op *op);
 
 /* Opens librfuav_cuda.so: RFUAV_CUDA_OBJECT, beside this program, or in ../lib from there. */
 bool cuda_object_load(struct err *err);

@@ -127,6 +127,18 @@ static void merge_activation(struct fuser *f, int i)
     activation->type = GONE;
 }
 
+/* An image whose only reader is a convolution learns of its window. */
+static void tell_image(struct fuser *f, int i)
+{
+    struct op *conv = &f->graph->ops[i];
+    int image = f->producer[conv->inputs[CONV2D_X]];
+
+    if (image < 0 || f->graph->ops[image].type != OP_IMAGE || f->uses[conv->inputs[CONV2D_X]] != 1)
+        return;
+    f->graph->ops[image].attrs = conv->attrs;
+    f->graph->ops[image].attrs.activation = ACTIVATION_NONE;
+}
+
 /* Closes the gaps and puts the ops that make DERIVED tensors first. */
 static void compact(struct graph *graph)
 {
@@ -164,6 +176,8 @@ void graph_fuse(struct graph *graph)
             merge_add(&f, i);
         else if (graph->ops[i].type == OP_ACTIVATION)
             merge_activation(&f, i);
+        else if (graph->ops[i].type == OP_CONV2D)
+            tell_image(&f, i);
     }
     compact(graph);
 }

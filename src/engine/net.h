@@ -93,8 +93,15 @@ struct net_op_time {
 bool net_time_ops(struct net *net, int n, bool training, void (*fn)(void *arg, const struct net_op_time *time),
                   void *arg, struct err *err);
 
+/* Bytes in use on the net's device by all processes; false where that is not known. */
+bool net_device_memory(struct net *net, uint64_t *used, uint64_t *total);
+
 /* What was planned, and what this net holds now. */
 const struct net_memory *net_memory(const struct net *net);
+
+/* What a backend found on this machine: "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0", or why it cannot be used. Opens its
+ * libraries, but no device. */
+const char *net_backend_version(const char *backend);
 
 /* Versions of engine and libraries in one line: "rfuav 3.0.0, oneDNN 2.6.3". */
 const char *net_version(void);

@@ -48,3 +48,8 @@ bool net_time_ops(struct net *net, int n, bool training, void (*fn)(void *arg, c
     params_set_derived_valid(net->params, false);
     return true;
 }
+
+bool net_device_memory(struct net *net, uint64_t *used, uint64_t *total)
+{
+    return net->backend->memory && net->backend->memory(net->stream, used, total, NULL);
+}

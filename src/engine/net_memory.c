@@ -47,7 +47,7 @@ struct net_memory net_memory_of(const struct plan_memory *main, const struct pla
         .optimizer = main->persistent[TENSOR_MOMENT],
         .activations = main->live[TENSOR_ACTIVATION] + main->live[TENSOR_STATE],
         .workspace = main->scratch + main->gaps,
-        .inputs = main->live[TENSOR_INPUT],
+        .inputs = main->live[TENSOR_INPUT] + main->inputs * (uint64_t)backend->input_copies,
         .libraries = backend->library_bytes,
     };
 
@@ -137,4 +137,11 @@ const char *net_version(void)
         snprintf(text, sizeof text, "rfuav %s%s%s", RFUAV_VERSION, cpu->version ? ", " : "",
                  cpu->version ? cpu->version() : "");
     return text;
+}
+
+const char *net_backend_version(const char *name)
+{
+    const struct backend *backend = backend_find(name);
+
+    return backend && backend->version ? backend->version() : "";
 }

@@ -7,7 +7,8 @@
  * tensor), `act` is attrs.activation, applied last; no backward op has one unless said.
  *
  * IMAGE: x U8 (N,H,W,3) -> y
- *     y = x / 255
+ *     y = x / 255. attrs.kernel, stride, padding: those of the convolution that is its only reader, 0 when it is
+ * another op or there are several; a backend may lay y out for it.
  *
  * CONV2D: x, weight, bias?, residual? -> y
  * CONV2D_BACKWARD_DATA: dy, weight -> dx

@@ -163,9 +163,12 @@ static void sum_up(const struct work *w, struct plan_memory *memory, size_t deri
     memory->live[TENSOR_DERIVED] = derived;
     memory->scratch = (size_t)fullest[TENSOR_ROLE_COUNT];
     memory->gaps = memory->arena - derived - (size_t)most;
-    for (int t = 0; t < graph->tensor_count; t++)
+    for (int t = 0; t < graph->tensor_count; t++) {
         if (tensor_is_persistent(graph->tensors[t].role))
             memory->persistent[graph->tensors[t].role] += offset_round(graph->tensors[t].bytes);
+        if (graph->tensors[t].role == TENSOR_INPUT)
+            memory->inputs += offset_round(graph->tensors[t].bytes);
+    }
 }
 
 static void place(struct work *w, struct placement *placement, const struct kernel *kernels, ptrdiff_t *deltas)

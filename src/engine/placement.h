@@ -11,6 +11,7 @@ struct plan_memory {
     size_t arena;
     size_t live[TENSOR_ROLE_COUNT], scratch, gaps;
     size_t persistent[TENSOR_ROLE_COUNT];
+    size_t inputs; /* all INPUT tensors, alive or not */
 };
 
 struct placement {

@@ -104,7 +104,7 @@ bool task_backend_exists(const char *name)
 {
     const struct backend *backend = backend_find(name);
 
-    return backend && backend->stream_open;
+    return backend && backend->stream_open && (!backend->available || backend->available());
 }
 
 const char *task_engine_version(void)

@@ -143,6 +143,17 @@ static inline tensor_id build_image(struct graph *graph, const struct op_case *c
     return nn_image(graph, graph_tensor(graph, TENSOR_INPUT, DTYPE_U8, 4, (int64_t[]){c->n, c->h, c->w, c->c}, "x"));
 }
 
+/* An image and the convolution that alone reads it: a network's first op. */
+static inline tensor_id build_stem(struct graph *graph, const struct op_case *c)
+{
+    struct op_attrs attrs = case_attrs(c);
+    tensor_id x = build_image(graph, c);
+    tensor_id weight = case_param(graph, "weight", 4, (int64_t[]){c->out, c->c, c->kernel[0], c->kernel[1]});
+
+    attrs.groups = 1;
+    return case_finish(graph, c, nn_conv2d_op(graph, &attrs, x, weight, NO_TENSOR, NO_TENSOR));
+}
+
 /* conv, batch norm, relu, conv, batch norm, add of the block's input, relu: a ResNet's basic block. */
 static inline tensor_id build_block(struct graph *graph, const struct op_case *c)
 {
@@ -181,6 +192,11 @@ static inline tensor_id build_bottleneck(struct graph *graph, const struct op_ca
     {                                                                                                                  \
         "max pool " #n_ "x" #h_ "x" #w_ "x" #c_ " kernel " #kh "x" #kw " " #flags_, build_max_pool, n_, h_, w_, c_, 0, \
             {kh, kw}, {sh, sw}, {ph, pw}, 0, flags_                                                                    \
+    }
+#define STEM(n_, h_, w_, o_, kernel_, padding_, flags_)                                                                \
+    {                                                                                                                  \
+        "stem " #n_ "x" #h_ "x" #w_ " kernel " #kernel_ " " #flags_, build_stem, n_, h_, w_, 3, o_,                    \
+            {kernel_, kernel_}, {2, 2}, {padding_, padding_}, 1, flags_                                                \
     }
 #define PLAIN(build_, n_, h_, w_, c_, o_, flags_)                                                                      \
     {                                                                                                                  \
@@ -240,6 +256,11 @@ static const struct op_case op_cases[] = {
     PLAIN(build_cross_entropy, 1, 0, 0, 0, 2, 0),
     PLAIN(build_cross_entropy, 3, 0, 0, 0, 1, 0),
     PLAIN(build_image, 2, 5, 7, 3, 0, CASE_INFER),
+
+    STEM(2, 16, 20, 24, 7, 3, CASE_ADAM),
+    STEM(1, 32, 14, 16, 7, 3, CASE_INFER | CASE_RELU),
+    STEM(2, 13, 16, 8, 7, 3, 0),
+    STEM(3, 11, 12, 16, 3, 1, 0),
 
     PLAIN(build_block, 2, 9, 7, 5, 16, 0),
     PLAIN(build_block, 1, 8, 8, 16, 24, 0),

@@ -12,8 +12,7 @@ struct conv_state {
 static struct direct_launch shape_of(const struct op *op, const struct tensor *x, const struct tensor *y)
 {
     const struct op_attrs *a = &op->attrs;
-
-    return (struct direct_launch){
+    struct direct_launch shape = {
         .number = number_of(x),
         .weight_number = number_of(x),
         .n = (int)x->shape[0],
@@ -28,6 +27,15 @@ static struct direct_launch shape_of(const struct op *op, const struct tensor *x
         .padding = {a->padding[0], a->padding[1]},
         .groups = a->groups,
     };
+
+    if (layout_is_blocked(x)) {
+        shape.h = shape.h / 2 + BLOCKED_BORDER;
+        shape.w = shape.w / 2 + BLOCKED_BORDER;
+        shape.kernel[0] = shape.kernel[1] = BLOCKED_KERNEL;
+        shape.stride[0] = shape.stride[1] = 1;
+        shape.padding[0] = shape.padding[1] = 0;
+    }
+    return shape;
 }
 
 /* op->state for a pass over x and y. */
@@ -73,7 +81,7 @@ bool cuda_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *
     if (!state)
         return false;
     problem = &state->problem;
-    layout_set_weight(weight, problem->shape.c / problem->shape.groups, number_of(x) != number_of(weight));
+    layout_set_weight(weight, layout_of_weight(x), number_of(x) != number_of(weight));
     problem->bias = bias;
     problem->bias_number = bias ? number_of(bias) : NUMBER_F32;
     problem->residual = op_input(graph, op, CONV2D_RESIDUAL);
@@ -122,7 +130,7 @@ bool cuda_conv2d_backward_data_prepare(struct stream *stream, struct graph *grap
 
     if (!state)
         return false;
-    layout_set_weight(weight, state->problem.shape.c / state->problem.shape.groups,
+    layout_set_weight(weight, layout_of_weight(op_output(graph, op, 0)),
                       state->problem.shape.number != number_of(weight));
     return find_plan(stream, op, state, err);
 }
@@ -176,6 +184,11 @@ bool cuda_conv2d_backward_weight(struct stream *stream, const struct graph *grap
             ? !conv_plan_run(stream, &state->plan, &operands, op->scratch, err)
             : !cuda_ok(direct_backward_weight(stream->queue, &state->problem.shape, dy->data, operands.x, dweight),
                        "convolution", err))
+        return false;
+    if (layout_is_blocked(op_input(graph, op, 1)) &&
+        !cuda_ok(
+            blocked_weight_mask(stream->queue, state->problem.shape.weight_number, state->problem.shape.o, dweight),
+            "convolution", err))
         return false;
     return !dbias || cuda_ok(column_sums(stream->queue, &launch, dy->data, dbias->data), "a bias's gradient", err);
 }

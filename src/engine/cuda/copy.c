@@ -8,8 +8,8 @@ const struct layout layout_weight4 = {.weight = true, .channels = 4};
 const struct layout layout_weight8 = {.weight = true, .channels = 8};
 const struct layout layout_image4 = {.channels = 4};
 const struct layout layout_image8 = {.channels = 8};
-
-enum { COPY_ALIGNMENT = 256 };
+const struct layout layout_weight_blocked = {.weight = true, .blocked = true, .channels = BLOCKED_CHANNELS};
+const struct layout layout_image_blocked = {.blocked = true, .channels = BLOCKED_CHANNELS};
 
 static const struct layout *layout_of(const struct tensor *tensor)
 {
@@ -25,30 +25,46 @@ int layout_channels(const struct tensor *tensor)
     return (int)(layout && layout->weight ? tensor->shape[1] : tensor_channels(tensor));
 }
 
+bool layout_is_blocked(const struct tensor *tensor)
+{
+    return layout_of(tensor) && layout_of(tensor)->blocked;
+}
+
 int64_t layout_numbers(const struct tensor *tensor)
 {
     const struct layout *layout = layout_of(tensor);
+    const int64_t *s = tensor->shape;
 
     if (!layout || !layout->channels)
         return tensor_elements(tensor);
-    return tensor_elements(tensor) / (layout->weight ? tensor->shape[1] : tensor_channels(tensor)) * layout->channels;
+    if (layout->blocked)
+        return layout->weight ? s[0] * BLOCKED_KERNEL * BLOCKED_KERNEL * BLOCKED_CHANNELS
+                              : s[0] * (s[1] / 2 + BLOCKED_BORDER) * (s[2] / 2 + BLOCKED_BORDER) * BLOCKED_CHANNELS;
+    return tensor_elements(tensor) / (layout->weight ? s[1] : tensor_channels(tensor)) * layout->channels;
+}
+
+const struct layout *layout_of_weight(const struct tensor *x)
+{
+    const struct layout *layout = layout_of(x);
+
+    return layout == &layout_image_blocked ? &layout_weight_blocked
+           : layout == &layout_image4      ? &layout_weight4
+           : layout == &layout_image8      ? &layout_weight8
+                                           : &layout_weight;
 }
 
 static size_t rounded(size_t bytes)
 {
-    return (bytes + COPY_ALIGNMENT - 1) / COPY_ALIGNMENT * COPY_ALIGNMENT;
+    return (bytes + WEIGHT_COPY_ALIGNMENT - 1) / WEIGHT_COPY_ALIGNMENT * WEIGHT_COPY_ALIGNMENT;
 }
 
-void layout_set_weight(struct tensor *weight, int channels, bool copy)
+void layout_set_weight(struct tensor *weight, const struct layout *layout, bool copy)
 {
     size_t floats;
 
     if (weight->fixed)
         return;
-    if (weight->rank == 4)
-        weight->layout = channels == weight->shape[1]          ? &layout_weight
-                         : channels == layout_weight4.channels ? &layout_weight4
-                                                               : &layout_weight8;
+    weight->layout = layout;
     floats = (size_t)layout_numbers(weight) * dtype_size(weight->dtype);
     weight->extra = copy ? rounded(floats) - floats + (size_t)layout_numbers(weight) * dtype_size(DTYPE_BF16) : 0;
     weight->bytes = floats + weight->extra;
@@ -84,9 +100,10 @@ static bool write_weight(struct stream *stream, const struct tensor *tensor, con
     if (!temporary(bytes, &plain, err))
         return false;
     ok = cuda_ok(cudaMemcpyAsync(plain, src, bytes, cudaMemcpyHostToDevice, stream->queue), "a copy of weights", err) &&
-         cuda_ok(
-             weight_pack(stream->queue, plain, out, in, area, layout_channels(tensor), number_of(tensor), tensor->data),
-             "a copy of weights", err) &&
+         cuda_ok(layout_is_blocked(tensor) ? blocked_weight_pack(stream->queue, plain, out, tensor->data)
+                                           : weight_pack(stream->queue, plain, out, in, area, layout_channels(tensor),
+                                                         number_of(tensor), tensor->data),
+                 "a copy of weights", err) &&
          stream_wait(stream, err);
     cudaFree(plain);
     return ok;
@@ -103,8 +120,10 @@ static bool read_weight(struct stream *stream, const struct tensor *tensor, void
     if (!temporary(2 * (size_t)count * sizeof(float), &last, err))
         return false;
     plain = (char *)last + (size_t)count * sizeof(float);
-    ok = cuda_ok(weight_unpack(stream->queue, number_of(tensor), tensor->data, out, in, area, layout_channels(tensor),
-                               (float *)plain),
+    ok = cuda_ok(layout_is_blocked(tensor)
+                     ? blocked_weight_unpack(stream->queue, number_of(tensor), tensor->data, out, (float *)plain)
+                     : weight_unpack(stream->queue, number_of(tensor), tensor->data, out, in, area,
+                                     layout_channels(tensor), (float *)plain),
                  "a copy of weights", err) &&
          cuda_ok(numbers_copy(stream->queue, NUMBER_F32, plain, number_of(tensor), last, count), "a copy of weights",
                  err) &&
@@ -121,6 +140,8 @@ static bool read_padded(struct stream *stream, const struct tensor *tensor, void
     void *plain;
     bool ok;
 
+    if (layout_is_blocked(tensor))
+        return err_set(err, ERR_BUG, "an image in blocks cannot be read");
     if (!temporary(tensor_plain_bytes(tensor), &plain, err))
         return false;
     ok = cuda_ok(channels_copy(stream->queue, number_of(tensor), tensor->data, tensor_rows(tensor),

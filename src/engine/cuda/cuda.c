@@ -73,6 +73,7 @@ const struct cuda_object rfuav_cuda_object = {
             .recorded = stream_recorded,
             .replay = stream_replay,
             .forget = stream_forget,
+            .memory = stream_memory,
             .half_precision = true,
         },
 };

@@ -20,7 +20,6 @@ enum {
     SEARCH_MS = 1500,   /* no new candidate is begun after so long */
     MOST_NOTES = 32,
 };
-static const size_t most_workspace = (size_t)256 << 20;
 
 struct search {
     struct stream *stream;
@@ -125,12 +124,23 @@ static bool build(struct search *s, int choice, struct conv_plan *ret)
     if (bag->status != CUDNN_STATUS_SUCCESS ||
         libs.cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
                                       &workspace) != CUDNN_STATUS_SUCCESS ||
-        workspace < 0 || (size_t)workspace > most_workspace) {
+        workspace < 0 || (size_t)workspace > (size_t)MOST_WORKSPACE) {
         bag->status = CUDNN_STATUS_SUCCESS;
         return false;
     }
     *ret = (struct conv_plan){.plan = plan, .workspace = (size_t)workspace};
     return true;
+}
+
+/* Without memory to time on, the first that can be built; not remembered. */
+static int first_of(struct search *s)
+{
+    struct conv_plan plan;
+
+    for (int i = 0; i < s->count; i++)
+        if (build(s, i, &plan))
+            return i;
+    return CACHE_NO_PLAN;
 }
 
 /* Memory for the operands, one after the other, and workspace; filled with numbers. */
@@ -141,7 +151,8 @@ static bool trial_operands(struct search *s, struct conv_operands *ret, void **w
     size_t y = (size_t)d->n * (size_t)d->oh * (size_t)d->ow * (size_t)d->o * sizeof(float);
     size_t w = (size_t)d->o * (size_t)d->kernel[0] * (size_t)d->kernel[1] * (size_t)d->c * sizeof(float);
     size_t bias = (size_t)d->o * sizeof(float);
-    size_t sizes[] = {x, w, y, s->problem->residual ? y : 0, s->problem->bias ? bias : 0, most_workspace}, total = 0;
+    size_t sizes[] = {x, w, y, s->problem->residual ? y : 0, s->problem->bias ? bias : 0, (size_t)MOST_WORKSPACE},
+           total = 0;
     size_t offsets[6];
     char *memory;
 
@@ -243,7 +254,7 @@ static void time_candidates(struct search *s, struct trial *t, bool compiled, in
 
 /* The number of the fastest configuration, or CACHE_NO_PLAN. Those that are compiled at run time are tried when there
  * is no other, or where the search is asked to be thorough. */
-static bool choose(struct search *s, const char *text, int *choice, struct err *err)
+static bool choose(struct search *s, const char *text, int *choice, bool *remember, struct err *err)
 {
     struct trial t = {.text = text, .begin = milliseconds(), .choice = CACHE_NO_PLAN};
     const char *wish = getenv("RFUAV_CUDA_SEARCH");
@@ -252,8 +263,15 @@ static bool choose(struct search *s, const char *text, int *choice, struct err *
     *choice = CACHE_NO_PLAN;
     if (!s->count)
         return true;
-    if (!trial_operands(s, &t.operands, &t.workspace, err) ||
-        !cuda_ok(cudaEventCreate(&t.events[0]), "an event", err) ||
+    if (!trial_operands(s, &t.operands, &t.workspace, err)) {
+        if (err->kind != ERR_MEMORY)
+            return false;
+        err->message[0] = '\0';
+        *choice = first_of(s);
+        *remember = false;
+        return true;
+    }
+    if (!cuda_ok(cudaEventCreate(&t.events[0]), "an event", err) ||
         !cuda_ok(cudaEventCreate(&t.events[1]), "an event", err))
         return false;
     time_candidates(s, &t, false, MOST_TIMED);
@@ -271,7 +289,7 @@ bool conv_plan_find(struct stream *stream, const struct conv_problem *problem, s
     cudnnBackendDescriptor_t graph;
     char text[160];
     int choice;
-    bool known, ok = true;
+    bool known, remember = true, ok = true;
 
     *ret = (struct conv_plan){0};
     err->message[0] = '\0';
@@ -288,8 +306,8 @@ bool conv_plan_find(struct stream *stream, const struct conv_problem *problem, s
         }
         s.bag->status = CUDNN_STATUS_SUCCESS;
         if (!known) {
-            ok = choose(&s, text, &choice, err);
-            if (ok)
+            ok = choose(&s, text, &choice, &remember, err);
+            if (ok && remember)
                 cudnn_cache_add(stream->cache, text, choice);
         }
     }

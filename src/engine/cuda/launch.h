@@ -102,6 +102,20 @@ cudaError_t numbers_fill(cudaStream_t stream, enum number number, void *x, int64
 /* The stream does nothing for so many microseconds. */
 cudaError_t device_pause(cudaStream_t stream, int us);
 
+/* --- blocked images and weights (blocked.cu), see stream.h ----------------------------------------------------------
+ */
+
+/* (n, h, w, 3) bytes to (n, h/2+3, w/2+3, 16) numbers in [0, 1], the border included. */
+cudaError_t image_block(cudaStream_t stream, enum number number, const uint8_t *x, int n, int h, int w, void *y);
+
+/* Between (out, 3, 7, 7) and (out, 4, 4, 16) floats, or numbers on the way back. */
+cudaError_t blocked_weight_pack(cudaStream_t stream, const float *oihw, int64_t out, float *packed);
+cudaError_t blocked_weight_unpack(cudaStream_t stream, enum number number, const void *packed, int64_t out,
+                                  float *oihw);
+
+/* Zeros where (out, 4, 4, 16) stands for no weight. */
+cudaError_t blocked_weight_mask(cudaStream_t stream, enum number number, int64_t out, void *packed);
+
 /* --- pooling (pool.cu) ---------------------------------------------------------------------------------------------
  */
 

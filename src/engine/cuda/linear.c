@@ -135,7 +135,7 @@ bool cuda_linear_prepare(struct stream *stream, struct graph *graph, struct op *
                                   : relu       ? CUBLASLT_EPILOGUE_RELU
                                                : CUBLASLT_EPILOGUE_DEFAULT;
 
-    layout_set_weight(weight, 0, number_of(x) != number_of(weight));
+    layout_set_weight(weight, NULL, number_of(x) != number_of(weight));
     if (!prepare_product(stream, graph, op, &(struct matrix){number_of(x), in, out, true},
                          &(struct matrix){number_of(x), in, rows, false},
                          &(struct matrix){number_of(y), out, rows, false}, fused ? epilogue : CUBLASLT_EPILOGUE_DEFAULT,
@@ -170,7 +170,7 @@ bool cuda_linear_backward_data_prepare(struct stream *stream, struct graph *grap
     const struct tensor *dy = op_input(graph, op, 0), *dx = op_output(graph, op, 0);
     int64_t in = tensor_channels(dx), out = tensor_channels(dy), rows = tensor_rows(dx);
 
-    layout_set_weight(op_input(graph, op, 1), 0, number_of(dy) != number_of(op_input(graph, op, 1)));
+    layout_set_weight(op_input(graph, op, 1), NULL, number_of(dy) != number_of(op_input(graph, op, 1)));
     return prepare_product(stream, graph, op, &(struct matrix){number_of(dy), in, out, false},
                            &(struct matrix){number_of(dy), out, rows, false},
                            &(struct matrix){number_of(dx), in, rows, false}, CUBLASLT_EPILOGUE_DEFAULT, err);

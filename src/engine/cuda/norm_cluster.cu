@@ -19,7 +19,7 @@ enum {
     VECTORS = CHANNELS / 8,
     ROWS = THREADS / VECTORS, /* at once */
     MOST_BLOCKS = 8,          /* of a cluster */
-    MOST_SHARED = 224 << 10,
+    MOST_SHARED = 52 << 10,   /* with more, two passes by many small blocks are faster */
     WANTED_BLOCKS = 128,
     LEAST_ROWS = ROWS,
 };

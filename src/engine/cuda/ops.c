@@ -1,7 +1,7 @@
 /* ops.c - from ops to launches of our own kernels: batch norm, elementwise, pooling, loss. */
 #include "engine/cuda/kernels.h"
 
-enum { VECTOR = 8 }; /* numbers that the kernels like to take at once */
+enum { VECTOR = NORM_VECTOR }; /* numbers that the kernels like to take at once */
 
 static struct norm_launch norm_of(const struct stream *stream, const struct op *op, const struct tensor *x)
 {
@@ -97,7 +97,7 @@ bool cuda_fold_batch_norm_prepare(struct stream *stream, struct graph *graph, st
     const struct tensor *to = op_output(graph, op, 0);
 
     (void)stream;
-    layout_set_weight(weight, layout_channels(to), false);
+    layout_set_weight(weight, to->layout, false);
     return weight->layout == to->layout || err_set(err, ERR_BUG, "weights in two layouts");
 }
 
@@ -122,6 +122,13 @@ bool cuda_fold_batch_norm(struct stream *stream, const struct graph *graph, cons
     return cuda_ok(fold_batch_norm(stream->queue, &launch), "folding batch norm", err);
 }
 
+/* Is the image read by the one convolution that blocks are for? */
+static bool wants_blocks(const struct op_attrs *a, const struct tensor *y)
+{
+    return a->kernel[0] == 7 && a->kernel[1] == 7 && a->stride[0] == 2 && a->stride[1] == 2 && a->padding[0] == 3 &&
+           a->padding[1] == 3 && a->groups == 1 && y->shape[1] % 2 == 0 && y->shape[2] % 2 == 0;
+}
+
 bool cuda_image_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     struct tensor *y = op_output(graph, op, 0);
@@ -130,7 +137,9 @@ bool cuda_image_prepare(struct stream *stream, struct graph *graph, struct op *o
     if (tensor_channels(y) != 3)
         return err_set(err, ERR_BUG, "images have %d channels, not 3", (int)tensor_channels(y));
     if (!y->fixed) {
-        y->layout = number_of(y) == NUMBER_BF16 ? &layout_image8 : &layout_image4;
+        y->layout = wants_blocks(&op->attrs, y)   ? &layout_image_blocked
+                    : number_of(y) == NUMBER_BF16 ? &layout_image8
+                                                  : &layout_image4;
         y->bytes = (size_t)layout_numbers(y) * dtype_size(y->dtype);
     }
     return true;
@@ -140,6 +149,10 @@ bool cuda_image(struct stream *stream, const struct graph *graph, const struct o
 {
     const struct tensor *x = op_input(graph, op, 0), *y = op_output(graph, op, 0);
 
+    if (layout_is_blocked(y))
+        return cuda_ok(image_block(stream->queue, number_of(y), x->data, (int)y->shape[0], (int)y->shape[1],
+                                   (int)y->shape[2], y->data),
+                       "converting images", err);
     return cuda_ok(image_convert(stream->queue, number_of(y), x->data, tensor_rows(y), layout_channels(y), y->data),
                    "converting images", err);
 }

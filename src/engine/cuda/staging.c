@@ -1,12 +1,10 @@
 /* staging.c - the way of inputs to the device: host bytes to pinned memory, from there to device memory on a queue of
- * its own while the step before still computes, and at last to the tensor, in the order of the steps. Two buffers take
- * turns. */
+ * its own while the step before still computes, and at last to the tensor, in the order of the steps. INPUT_BUFFERS
+ * take turns. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/cuda/stream.h"
-
-enum { BUFFERS = 2 };
 
 struct staging_buffer {
     void *pinned, *device;
@@ -16,7 +14,7 @@ struct staging_buffer {
 
 struct staging {
     cudaStream_t queue;
-    struct staging_buffer buffers[BUFFERS];
+    struct staging_buffer buffers[INPUT_BUFFERS];
     int next;
 };
 
@@ -32,7 +30,7 @@ struct staging *staging_free(struct staging *staging)
 {
     if (!staging)
         return NULL;
-    for (int i = 0; i < BUFFERS; i++) {
+    for (int i = 0; i < INPUT_BUFFERS; i++) {
         release_buffer(&staging->buffers[i]);
         if (staging->buffers[i].arrived)
             cudaEventDestroy(staging->buffers[i].arrived);
@@ -53,7 +51,7 @@ static bool open_staging(struct stream *stream, struct err *err)
     if (!staging)
         return err_set(err, ERR_MEMORY, "no memory for input buffers");
     ok = cuda_ok(cudaStreamCreateWithFlags(&staging->queue, cudaStreamNonBlocking), "opening a stream", err);
-    for (int i = 0; i < BUFFERS && ok; i++)
+    for (int i = 0; i < INPUT_BUFFERS && ok; i++)
         ok = cuda_ok(cudaEventCreateWithFlags(&staging->buffers[i].arrived, cudaEventDisableTiming), "an event", err) &&
              cuda_ok(cudaEventCreateWithFlags(&staging->buffers[i].taken, cudaEventDisableTiming), "an event", err);
     stream->staging = ok ? staging : staging_free(staging);
@@ -83,7 +81,7 @@ bool staging_write(struct stream *stream, void *dst, const void *src, size_t byt
         return false;
     staging = stream->staging;
     b = &staging->buffers[staging->next];
-    staging->next = (staging->next + 1) % BUFFERS;
+    staging->next = (staging->next + 1) % INPUT_BUFFERS;
     if (!make_room(stream, b, bytes, err) || !cuda_ok(cudaEventSynchronize(b->arrived), "a copy to the GPU", err))
         return false;
     memcpy(b->pinned, src, bytes);

@@ -228,3 +228,14 @@ void stream_forget(void *recording)
     if (recording)
         cudaGraphExecDestroy(recording);
 }
+
+bool stream_memory(struct stream *stream, uint64_t *used, uint64_t *total, struct err *err)
+{
+    size_t left, all;
+
+    if (!stream_wait(stream, err) || !cuda_ok(cudaMemGetInfo(&left, &all), "asking for the GPU's memory", err))
+        return false;
+    *used = all - left;
+    *total = all;
+    return true;
+}

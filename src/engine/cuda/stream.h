@@ -2,21 +2,30 @@
  *
  * Layouts. Activations are dense (N, H, W, C), which is plain, but for the network's first: its 3 channels are filled
  * up with zeros to 4 in F32 and 8 in BF16, since matrix units take no 3. Convolution weights (O, I, KH, KW) lie as (O,
- * KH, KW, I), I filled up likewise. In bf16 behind the floats of a weight lies its copy in bf16 (tensor->extra), made
- * when weights are written and by Adam. */
+ * KH, KW, I), I filled up likewise. In BF16 behind the floats of a weight lies its copy in BF16 (tensor->extra), made
+ * when weights are written and by Adam.
+ *
+ * Blocked layouts, for the 7x7 convolution of stride 2 and padding 3 over images: four pixels are one of 16 channels
+ * (2 by 2 by 3, and 4 zeros), with a border of 2 zeros before and 1 behind, so that it becomes a 4x4 convolution of
+ * stride 1 without padding, which takes a third of the time. The image is (N, H/2+3, W/2+3, 16), the weight (O, 4, 4,
+ * 16); weight[2a+p-1][2b+q-1] of channel c is number (p 2 + q) 3 + c at (a, b), where there is no such row or column
+ * (-1) it is 0. */
 #ifndef RFUAV_ENGINE_CUDA_STREAM_H
 #define RFUAV_ENGINE_CUDA_STREAM_H
 
 #include "engine/backend.h"
 #include "engine/cuda/launch.h"
 #include "engine/cuda/library.h"
+#include "engine/cuda/sizes.h"
 
 /* tensor->layout points to one of these. channels: as they lie, 0 for as many as the tensor has. */
 struct layout {
     bool weight; /* (O, KH, KW, I); else an activation */
+    bool blocked;
     int channels;
 };
-extern const struct layout layout_weight, layout_weight4, layout_weight8, layout_image4, layout_image8;
+extern const struct layout layout_weight, layout_weight4, layout_weight8, layout_weight_blocked;
+extern const struct layout layout_image4, layout_image8, layout_image_blocked;
 
 struct staging;
 struct cudnn_cache;
@@ -61,9 +70,13 @@ int layout_channels(const struct tensor *tensor);
 /* Numbers of a tensor as they lie: padding counted, the copy not. */
 int64_t layout_numbers(const struct tensor *tensor);
 
-/* Gives a weight that is not fixed its layout; channels: input channels as the activation has them; copy: with a copy
- * in bf16 behind. */
-void layout_set_weight(struct tensor *weight, int channels, bool copy);
+bool layout_is_blocked(const struct tensor *tensor);
+
+/* The layout of a convolution's weight that goes with x, the activation on its input side. */
+const struct layout *layout_of_weight(const struct tensor *x);
+
+/* Gives a weight that is not fixed its layout (NULL: a matrix); copy: with a copy in BF16 behind. */
+void layout_set_weight(struct tensor *weight, const struct layout *layout, bool copy);
 
 /* The weight in the numbers asked for: its floats or its bf16 copy. */
 const void *layout_weight_data(const struct tensor *weight, enum number number);
@@ -83,6 +96,7 @@ bool stream_record(struct stream *stream, struct err *err);
 bool stream_recorded(struct stream *stream, void **ret, struct err *err);
 bool stream_replay(struct stream *stream, void *recording, struct err *err);
 void stream_forget(void *recording);
+bool stream_memory(struct stream *stream, uint64_t *used, uint64_t *total, struct err *err);
 
 /* Pinned and device buffers that inputs pass through (staging.c), so that their copy overlaps with the step before. */
 bool staging_write(struct stream *stream, void *dst, const void *src, size_t bytes, struct err *err);

@@ -1,0 +1,16 @@
+/* sizes.h - numbers that the forecast in the program (cuda_estimate.c) and the kernels in the object must agree on. */
+#ifndef RFUAV_ENGINE_CUDA_SIZES_H
+#define RFUAV_ENGINE_CUDA_SIZES_H
+
+enum {
+    BLOCKED_CHANNELS = 16, /* of an image in blocks of four pixels, see stream.h */
+    BLOCKED_KERNEL = 4,
+    BLOCKED_BORDER = 3,
+    WEIGHT_COPY_ALIGNMENT = 256, /* of the copy in BF16 behind a weight */
+    NORM_VECTOR = 8,             /* channels that batch norm takes at once; only then it keeps a mask */
+    INPUT_BUFFERS = 2,           /* on the device, which inputs pass through */
+    MOST_WORKSPACE = 64 << 20,   /* of a convolution */
+    LIKELY_WORKSPACE = 16 << 20,
+};
+
+#endif

@@ -60,9 +60,10 @@ REPLAY   := $(FUZZ:tests/fuzz/fuzz_%.c=$B/tests/fuzz/replay_%)
 .PHONY: all
 all: $B/rfuav
 
+# the path of libraries is for `make bundle`; an old-style one, which counts for the libraries' own needs too
 $B/rfuav: $B/src/main.o $B/librfuav.a
 	@echo "  LINK  $@"
-	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$Q$(CC) $(LDFLAGS_ALL) -Wl,-rpath,'$$ORIGIN/../lib',--disable-new-dtags -o $@ $^ $(LIBS)
 
 $B/librfuav.a: $(OBJ)
 	@echo "  AR    $@"
@@ -115,7 +116,7 @@ CUDA_SO    := $B/librfuav_cuda.so
 CUDA_GEN    = $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
               -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
 
-ifneq ($(and $(NVCC),$(CUDNN_INC)),)
+ifneq ($(and $(NVCC),$(CUDNN_INC),$(if $(SAN)$(COVERAGE),,yes)),)
 all: $(CUDA_SO)
 endif
 .PHONY: cuda gpu-tests
@@ -144,6 +145,10 @@ $(GPU_BIN): $B/%: $B/%.o $B/librfuav.a
 -include $(CUDA_OBJ:.o=.d) $(GPU_BIN:=.d)
 -include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(DRIVER_BIN:=.d) $B/src/main.d
 
+.PHONY: bundle
+bundle: all ## a folder and archive with every library, for machines without network
+	@tools/bundle $B
+
 # --- packages -------------------------------------------------------------------------------------------------------
 
 .PHONY: deps deps-test deps-dev
@@ -171,7 +176,7 @@ test: ## install what is missing, build, run every test
 	@$(PYTHON) tests/run.py --build $B
 
 .PHONY: unit unit-build
-unit-build: $(UNIT_BIN) $(DRIVER_BIN) $(REPLAY)
+unit-build: $(UNIT_BIN) $(DRIVER_BIN) $(GPU_BIN) $(REPLAY)
 unit: $(if $T,$(filter %/test_$T,$(UNIT_BIN)),$(UNIT_BIN)) ## C tests alone; T=name runs tests/*/test_name.c
 	@set -e; for t in $^; do echo "== $$t"; $$t; done
 

@@ -31,7 +31,8 @@ struct result {
     const char *model, *mode, *precision;
     int batch;
     double open_s, first_s, ms, fed_ms; /* fed: inputs come from the host each time */
-    struct net_memory memory;
+    struct net_memory memory, forecast;
+    uint64_t used; /* on the device */
 };
 
 static double seconds_now(void)
@@ -208,8 +209,13 @@ static bool measure(const struct options *o, const struct net_config *config, st
     ok = ok && steps(&b, 1, true, err);
     r->first_s = seconds_now() - begin;
     ok = ok && time_steps(&b, false, o->seconds, &r->ms, err) && time_steps(&b, true, o->seconds, &r->fed_ms, err);
-    if (ok)
+    if (ok) {
+        uint64_t total;
+
         r->memory = *net_memory(b.net);
+        net_device_memory(b.net, &r->used, &total);
+        ok = net_plan(config, &r->forecast, err);
+    }
     ok = ok && (!o->ops || print_ops(&b, r, err));
     net_free(b.net);
     free(b.images);
@@ -222,9 +228,11 @@ static void print_json(const struct result *r)
 {
     printf("{\"model\": \"%s\", \"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %d, \"ms\": %.4f, "
            "\"images_per_s\": %.1f, "
-           "\"fed_ms\": %.4f, \"open_s\": %.3f, \"first_step_s\": %.3f, \"memory\": %llu, \"libraries\": %llu}\n",
+           "\"fed_ms\": %.4f, \"open_s\": %.3f, \"first_step_s\": %.3f, \"memory\": %llu, \"libraries\": %llu, "
+           "\"forecast\": %llu, \"used\": %llu}\n",
            r->model, r->mode, r->precision, r->batch, r->ms, 1e3 * r->batch / r->ms, r->fed_ms, r->open_s, r->first_s,
-           (unsigned long long)r->memory.total, (unsigned long long)r->memory.libraries);
+           (unsigned long long)r->memory.total, (unsigned long long)r->memory.libraries,
+           (unsigned long long)r->forecast.total, (unsigned long long)r->used);
     fflush(stdout);
 }
 

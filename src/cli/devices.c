@@ -7,6 +7,7 @@
 #include "cli/service.h"
 #include "cli/table.h"
 #include "commands.h"
+#include "engine/net.h"
 
 /* Tasks and limit of one kind on a device, "1/3". A GPU without an entry of its own uses the entry "cuda". */
 static void slots_cell(struct table *table, const json_t *resources, const char *device, const char *kind)
@@ -72,6 +73,11 @@ static void print_devices(const json_t *resources, const json_t *cpu)
     table_free(table);
     if (json_is_string(json_object_get(info, "note"))) { /* why there is no GPU */
         text_print(stdout, json_text(info, "note", ""));
+        putchar('\n');
+    }
+    if (json_array_size(gpus)) { /* what this machine's workers compute with, or why they cannot */
+        printf("%s", tr("CUDA 引擎: ", "CUDA engine: "));
+        text_print(stdout, net_backend_version("cuda"));
         putchar('\n');
     }
     json_object_foreach((json_t *)active, device, tasks)

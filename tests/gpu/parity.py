@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""parity.py BUILD: ResNets on the CUDA backend against PyTorch in double precision on the same GPU: logits, gradients of
-the first step, the losses of ten steps and the weights after them. PyTorch in our precision (fp32 without TF32, or bf16
+"""parity.py BUILD: ResNets on the CUDA backend against PyTorch in double precision on the same GPU: logits, gradients
+of the first step, the losses of ten steps and the weights after them. PyTorch in our precision (fp32 without TF32, or bf16
 by autocast) stands beside, to tell what the number format alone costs: with batch statistics and rectifiers that can be
 much. Ours must be within a limit, or not much further away than PyTorch is."""
 
@@ -74,13 +74,19 @@ def check(name, size, batch, precision, steps=10, classes=37):
     images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     labels = rng.integers(0, classes, batch, dtype=np.int32)
     want = torch_run(name, classes, weights, images, labels, steps, torch.float64)
-    peer = torch_run(name, classes, weights, images, labels, steps, torch.bfloat16 if precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    peer = torch_run(name, classes, weights, images, labels, steps, dtype)
     with tempfile.TemporaryDirectory() as folder:
-        np.concatenate([v.float().numpy().ravel() for v in weights.values()]).astype(np.float32).tofile(folder + "/weights")
+        flat = np.concatenate([v.float().numpy().ravel() for v in weights.values()])
+        flat.astype(np.float32).tofile(folder + "/weights")
         images.tofile(folder + "/images")
         labels.tofile(folder + "/labels")
-        subprocess.run([BUILD + "/tests/gpu/parity", folder, name, str(classes), str(size), str(batch), precision,
-                        str(steps)], check=True, env=dict(os.environ, RFUAV_TF32="0"))
+        command = [BUILD + "/tests/gpu/parity", folder, name, *map(str, (classes, size, batch, precision, steps))]
+        environment = dict(os.environ, RFUAV_TF32="0")
+        subprocess.run(command, check=True, env=environment)
+        first = open(folder + "/after", "rb").read()
+        subprocess.run(command, check=True, env=environment)
+        same = first == open(folder + "/after", "rb").read()
         logits = np.fromfile(folder + "/logits", np.float32).reshape(batch, classes)
         gradients = split(np.fromfile(folder + "/gradients", np.float32), want[1])
         losses = np.fromfile(folder + "/losses", np.float64).reshape(steps, 2)[:, 0]
@@ -101,11 +107,12 @@ def check(name, size, batch, precision, steps=10, classes=37):
 
     ours, theirs = row((logits, gradients, losses, after)), row(peer)
     limits = (1e-4, 1e-3, None, 1e-3, 1e-3) if precision == "fp32" else (2e-2, 2e-2, None, 2e-2, 2e-2)
-    good = all(limit is None or mine < max(limit, 3 * other) for mine, other, limit in zip(ours, theirs, limits))
+    good = same and all(limit is None or mine < max(limit, 3 * other) for mine, other, limit in zip(ours, theirs, limits))
     print(f"       PyTorch: logits {theirs[0]:.1e} gradients {theirs[1]:.1e} (worst {theirs[2][0]:.1e}) "
           f"losses {theirs[3]:.1e} weights {theirs[4]:.1e}")
     print(f"{'ok' if good else 'FAILED':6} {name} {size} batch {batch} {precision}: logits {ours[0]:.1e} gradients "
-          f"{ours[1]:.1e} (worst {ours[2][0]:.1e} {ours[2][1]}) losses {ours[3]:.1e} weights {ours[4]:.1e}", flush=True)
+          f"{ours[1]:.1e} (worst {ours[2][0]:.1e} {ours[2][1]}) losses {ours[3]:.1e} weights {ours[4]:.1e}, "
+          f"two runs {'equal to the bit' if same else 'DIFFER'}", flush=True)
     return good
 
 

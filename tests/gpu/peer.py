@@ -2,8 +2,8 @@
 """peer.py OUT.jsonl SECONDS MODELS BATCHES MODES: what PyTorch does on this GPU, tensors already on the device.
 
 Modes: fp32 (PyTorch's defaults: TF32 in convolutions), bf16 (autocast, channels_last, fused Adam; in inference all of
-the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA graph)
-and graph32. cudnn.benchmark is on. After SECONDS no new case is begun."""
+the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA
+graph) and graph32. cudnn.benchmark is on. After SECONDS no new case is begun."""
 
 import gc
 import json
@@ -17,7 +17,7 @@ import torchvision
 torch.backends.cudnn.benchmark = True
 
 
-def timed(step, rounds=3, seconds=0.4):
+def timed(step, rounds=3, seconds=0.2):
     for _ in range(5):
         step()
     torch.cuda.synchronize()
@@ -97,13 +97,15 @@ def run(kind, name, batch, mode, size):
     first = time.perf_counter() - begin
     ms = timed(step)
     return dict(model=name, mode=kind, how=mode, batch=batch, size=size, ms=round(ms, 4),
-                images_per_s=round(1e3 * batch / ms, 1), first_s=round(first, 2), peak=torch.cuda.max_memory_allocated())
+                images_per_s=round(1e3 * batch / ms, 1), first_s=round(first, 2),
+                peak=torch.cuda.max_memory_allocated())
 
 
 def main():
     out, seconds, models, batches, modes = sys.argv[1], float(sys.argv[2]), *(a.split(",") for a in sys.argv[3:6])
     size, begin = 224, time.time()
-    print("PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version(), torch.cuda.get_device_name(), flush=True)
+    print("PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version(), torch.cuda.get_device_name(),
+          flush=True)
     for mode in modes:
         for name in models:
             for kind in ("train", "infer"):

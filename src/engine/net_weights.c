@@ -42,25 +42,36 @@ static void *host_buffer(const struct graph *graph, struct err *err)
     return buffer;
 }
 
-/* Draws initial values: of parameter k from stream k of the seed, whatever else the model has. */
+enum { DRAW_CHUNK = 1 << 14 };
+
+/* Values [first, last) of parameter k's stream of the seed, whatever else the model has and whoever draws the others.
+ */
+static void draw_chunk(const struct tensor *tensor, uint64_t seed, int64_t first, int64_t last, float *values)
+{
+    bool normal = tensor->init.kind == INIT_NORMAL;
+    struct random random;
+
+    random_init(&random, seed, (uint64_t)tensor->slot);
+    random.counter = (uint64_t)first * (normal ? 2 : 1); /* numbers that a value takes */
+    for (int64_t i = first; i < last; i++)
+        values[i] = (float)(tensor->init.scale * (normal ? random_normal(&random) : 2 * random_uniform(&random) - 1));
+}
+
+/* Draws initial values. */
 static void draw(const struct tensor *tensor, uint64_t seed, void *data)
 {
     int64_t count = tensor_elements(tensor);
-    struct random random;
     float *values = data;
 
-    random_init(&random, seed, (uint64_t)tensor->slot);
-    if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32) {
+    if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32)
         memset(data, 0, tensor_plain_bytes(tensor));
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        if (tensor->init.kind == INIT_NORMAL)
-            values[i] = (float)(tensor->init.scale * random_normal(&random));
-        else if (tensor->init.kind == INIT_UNIFORM)
-            values[i] = (float)(tensor->init.scale * (2 * random_uniform(&random) - 1));
-        else
+    else if (tensor->init.kind == INIT_ONE)
+        for (int64_t i = 0; i < count; i++)
             values[i] = 1;
+    else {
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t first = 0; first < count; first += DRAW_CHUNK)
+            draw_chunk(tensor, seed, first, first + DRAW_CHUNK < count ? first + DRAW_CHUNK : count, values);
     }
 }
 

@@ -51,6 +51,23 @@ char *output_folder(struct arena *arena, const char *save_path, const char *name
     return name && *name ? arena_printf(arena, "%s/%s", save_path, name) : arena_strdup(arena, save_path);
 }
 
+enum dtype precision_on(const char *precision, const char *backend)
+{
+    return precision && strcmp(precision, "bf16") == 0 && strcmp(backend, "cuda") == 0 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static bool check_precision(const char *precision, struct err *err)
+{
+    static const char *const known[] = {PRECISIONS};
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!precision || strcmp(precision, known[i]) == 0)
+            return true;
+    return err_set(err, ERR_REQUEST,
+                   tr("不支持的精度: %s (可选 fp32、bf16)", "unsupported precision: %s (there are fp32 and bf16)"),
+                   precision);
+}
+
 struct net_config train_net_config(const struct train_request *request, const char *backend)
 {
     return (struct net_config){
@@ -59,7 +76,7 @@ struct net_config train_net_config(const struct train_request *request, const ch
         .image_size = (int)request->image_size,
         .batch_size = (int)request->batch_size,
         .mode = NET_TRAIN,
-        .precision = DTYPE_F32,
+        .precision = precision_on(request->precision, backend),
         .backend = backend,
         .learning_rate = request->learning_rate,
     };
@@ -80,6 +97,8 @@ bool train_check(void *request, struct arena *arena, struct err *err)
     if (train->weight_path && *train->weight_path &&
         !check_path(&train->weight_path, tr("权重文件不存在: %s", "the weight file does not exist: %s"), arena, err))
         return false;
+    if (!check_precision(train->precision, err))
+        return false;
     if (!net_check(&config, &reason))
         return err_set(err, ERR_REQUEST, "%s", reason.message);
     if (!*train->save_path)
@@ -96,6 +115,8 @@ bool infer_check(void *request, struct arena *arena, struct err *err)
         !check_path(&infer->weight_path, tr("模型权重不存在: %s", "the model's weights do not exist: %s"), arena,
                     err) ||
         !check_path(&infer->source_path, tr("数据路径不存在: %s", "the data path does not exist: %s"), arena, err))
+        return false;
+    if (!check_precision(infer->precision, err))
         return false;
     if (!infer->save_path || !*infer->save_path)
         infer->save_path = "results";
@@ -186,7 +207,8 @@ uint64_t train_memory(const void *request, const char *backend, uint64_t availab
 uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)
 {
     const struct infer_request *infer = request;
-    struct net_config config = {.mode = NET_INFER, .precision = DTYPE_F32, .backend = backend};
+    struct net_config config = {
+        .mode = NET_INFER, .precision = precision_on(infer->precision, backend), .backend = backend};
     struct model_cfg *cfg = NULL;
     uint64_t total, raw = 0;
     struct err err;

@@ -22,6 +22,9 @@ bool infer_check(void *request, struct arena *arena, struct err *err);
 uint64_t train_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size);
 uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size);
 
+/* What a request's precision means on a backend; NULL is fp32. */
+enum dtype precision_on(const char *precision, const char *backend);
+
 /* The net that a training request describes; seed, device and threads are left at 0. */
 struct net_config train_net_config(const struct train_request *request, const char *backend);
 

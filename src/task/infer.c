@@ -88,7 +88,7 @@ static bool open_net(struct inference *inf, struct err *err)
         .image_size = inf->cfg->image_size,
         .batch_size = inf->batch_size,
         .mode = NET_INFER,
-        .precision = DTYPE_F32,
+        .precision = precision_on(inf->request->precision, inf->task->backend),
         .backend = inf->task->backend,
         .device = inf->task->device_uuid,
         .threads = inf->task->threads,

@@ -8,6 +8,10 @@
 
 #include "base/fields.h"
 
+/* What a network computes in: fp32 (on GPUs with TF32 where PyTorch's default has it), or bf16, which keeps weights and
+ * statistics in fp32; the CPU takes fp32 for both. */
+#define PRECISIONS "fp32", "bf16"
+
 struct train_request {
     const char *model;
     int64_t num_classes;
@@ -23,12 +27,15 @@ struct train_request {
     /* additions to the contract */
     int64_t seed;             /* negative: from the operating system */
     int64_t keep_checkpoints; /* epoch files kept; 0: all */
+    const char *precision;    /* see PRECISIONS */
 };
 
 struct infer_request {
     const char *cfg_path, *weight_path, *source_path, *save_path, *name, *device, *task_id;
     int64_t priority;
-    int64_t batch_size; /* addition: images per step; 0: chosen by the service */
+    /* additions to the contract */
+    int64_t batch_size;    /* images per step; 0: chosen by the service */
+    const char *precision; /* see PRECISIONS */
 };
 
 struct infer_batch_request {

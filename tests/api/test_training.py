@@ -35,6 +35,11 @@ class Start(DaemonCase):
         for name in ("resnet19", "ResNet18", "", "vgg16", "resnet18 "):
             self.assert_detail(self.start(model=name), 400, f"不支持的模型: {name}")
 
+    def test_precision(self):
+        for name in ("fp16", "BF16", ""):
+            self.assert_detail(self.start(precision=name), 400, f"不支持的精度: {name} (可选 fp32、bf16)")
+        self.daemon.wait(self.daemon.train(precision="bf16", num_epochs=1), "completed")  # on the CPU in fp32
+
     def test_missing_paths(self):
         self.assert_detail(self.start(train_path="/nowhere/训练"), 400, "训练集路径不存在: /nowhere/训练")
         self.assert_detail(self.start(val_path="/nowhere/v"), 400, "验证集路径不存在: /nowhere/v")

@@ -75,7 +75,7 @@ static bool read_options(int *argc, char **argv, struct options *o, struct err *
 {
     const char *model = "resnet18,resnet50", *mode = "train,infer", *batch = "1,8,32,128", *precision = NULL;
     const char *size = "224", *classes = "37", *threads = "0", *seconds = "0.5";
-    double numbers[4];
+    double numbers[3] = {0};
 
     *o = (struct options){
         .device = "cuda", .json = option_flag(argc, argv, "--json"), .ops = option_flag(argc, argv, "--ops")};
@@ -272,7 +272,7 @@ static bool run_case(const struct options *o, struct result *r, const char *batc
         .learning_rate = 1e-4,
         .keep_inputs = true,
     };
-    double number;
+    double number = 0;
 
     if (!either("--precision", r->precision, "fp32", "bf16", &bf16, err) ||
         !either("--mode", r->mode, "train", "infer", &infer, err) ||

@@ -113,17 +113,17 @@ static bool read_weight(struct stream *stream, const struct tensor *tensor, void
 {
     int64_t out = tensor->shape[0], count = tensor_elements(tensor);
     int in = (int)tensor->shape[1], area = (int)(tensor->shape[2] * tensor->shape[3]);
-    char *plain;
+    float *plain;
     void *last;
     bool ok;
 
     if (!temporary(2 * (size_t)count * sizeof(float), &last, err))
         return false;
-    plain = (char *)last + (size_t)count * sizeof(float);
+    plain = (float *)last + count;
     ok = cuda_ok(layout_is_blocked(tensor)
-                     ? blocked_weight_unpack(stream->queue, number_of(tensor), tensor->data, out, (float *)plain)
+                     ? blocked_weight_unpack(stream->queue, number_of(tensor), tensor->data, out, plain)
                      : weight_unpack(stream->queue, number_of(tensor), tensor->data, out, in, area,
-                                     layout_channels(tensor), (float *)plain),
+                                     layout_channels(tensor), plain),
                  "a copy of weights", err) &&
          cuda_ok(numbers_copy(stream->queue, NUMBER_F32, plain, number_of(tensor), last, count), "a copy of weights",
                  err) &&

@@ -56,6 +56,7 @@ const void *object_open(const char *name, const char *variable, const char *symb
     }
     object = dlsym(handle, symbol);
     if (object && *object == abi)
+        /* cppcheck-suppress resourceLeak ; it stays open on purpose */
         return object;
     dlclose(handle);
     err_set(err, ERR_IO, "%s belongs to another version of this program", path);

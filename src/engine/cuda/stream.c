@@ -13,10 +13,11 @@ enum { OLDEST_MAJOR = 8 }; /* compute capability */
 static bool driver_is_there(void)
 {
     void *driver = dlopen("libcuda.so.1", RTLD_LAZY);
+    bool there = driver != NULL;
 
-    if (driver)
+    if (there)
         dlclose(driver);
-    return driver;
+    return there;
 }
 
 bool cuda_fail(cudaError_t status, const char *what, struct err *err)

@@ -236,7 +236,7 @@ cppcheck: ## cppcheck
 .PHONY: coverage
 coverage: ## line coverage of the C code over all tests
 	@$(MAKE) --no-print-directory deps-dev
-	@$(MAKE) --no-print-directory -j$$(nproc) COVERAGE=1 OPT='-O1 -g' all unit-build
+	@$(MAKE) --no-print-directory -j$$(nproc) COVERAGE=1 all unit-build
 	@find build-coverage -name '*.gcda' -delete
 	@$(PYTHON) tests/run.py --build build-coverage | tail -n 1
 	@lcov --quiet --capture --directory build-coverage/src --base-directory . --no-external --output-file build-coverage/lcov.info

@@ -140,6 +140,34 @@ static void batch_norm_backward(struct autograd *ad, const struct op *op, tensor
     arrive(ad, input(op, BN_RESIDUAL), outputs[BNB_DRESIDUAL]);
 }
 
+/* A gradient that has reached x already is added inside the op. */
+static void layer_norm_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id x = op->inputs[LN_X], add, outputs[3];
+
+    (void)dy2;
+    if (output(op, LN_SAVE_MEAN) == NO_TENSOR) {
+        graph_fail(ad->graph, ERR_BUG, "LAYER_NORM outside training has no gradient");
+        return;
+    }
+    arrive(ad, input(op, LN_RESIDUAL), dy);
+    add = sum_of(ad, x);
+    outputs[LNB_DX] = new_gradient(ad, x);
+    outputs[LNB_DWEIGHT] = new_gradient(ad, op->inputs[LN_WEIGHT]);
+    outputs[LNB_DBIAS] = new_gradient(ad, op->inputs[LN_BIAS]);
+    graph_op(ad->graph, OP_LAYER_NORM_BACKWARD, &op->attrs, 6,
+             (tensor_id[]){[LNB_DY] = dy,
+                           [LNB_X] = x,
+                           [LNB_WEIGHT] = op->inputs[LN_WEIGHT],
+                           [LNB_SAVE_MEAN] = op->outputs[LN_SAVE_MEAN],
+                           [LNB_SAVE_INVSTD] = op->outputs[LN_SAVE_INVSTD],
+                           [LNB_ADD] = add},
+             3, outputs);
+    ad->arrived[x] = (struct arrived){outputs[LNB_DX], NO_TENSOR};
+    arrive(ad, op->inputs[LN_WEIGHT], outputs[LNB_DWEIGHT]);
+    arrive(ad, op->inputs[LN_BIAS], outputs[LNB_DBIAS]);
+}
+
 static void add_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
 {
     (void)dy2;
@@ -173,10 +201,15 @@ static void cross_entropy_backward(struct autograd *ad, const struct op *op, ten
 }
 
 static backward_rule *const rules[OP_COUNT] = {
-    [OP_CONV2D] = conv2d_backward,         [OP_BATCH_NORM] = batch_norm_backward,
-    [OP_ACTIVATION] = activation_backward, [OP_ADD] = add_backward,
-    [OP_MAX_POOL] = max_pool_backward,     [OP_GLOBAL_AVG_POOL] = global_avg_pool_backward,
-    [OP_LINEAR] = linear_backward,         [OP_CROSS_ENTROPY] = cross_entropy_backward,
+    [OP_CONV2D] = conv2d_backward,
+    [OP_BATCH_NORM] = batch_norm_backward,
+    [OP_LAYER_NORM] = layer_norm_backward,
+    [OP_ACTIVATION] = activation_backward,
+    [OP_ADD] = add_backward,
+    [OP_MAX_POOL] = max_pool_backward,
+    [OP_GLOBAL_AVG_POOL] = global_avg_pool_backward,
+    [OP_LINEAR] = linear_backward,
+    [OP_CROSS_ENTROPY] = cross_entropy_backward,
 };
 
 /* dy through an op's activation; BATCH_NORM_BACKWARD does that itself. */

@@ -42,9 +42,18 @@ static struct op *sole_producer(const struct fuser *f, tensor_id t, unsigned typ
     return op && types >> op->type & 1 && op->attrs.activation == ACTIVATION_NONE ? op : NULL;
 }
 
+/* Where an op takes a tensor that is added to its result; -1: nowhere. */
+static int residual_slot(enum op_type type)
+{
+    return type == OP_CONV2D       ? CONV2D_RESIDUAL
+           : type == OP_BATCH_NORM ? BN_RESIDUAL
+           : type == OP_LAYER_NORM ? LN_RESIDUAL
+                                   : -1;
+}
+
 static bool has_residual(const struct op *op)
 {
-    int slot = op->type == OP_CONV2D ? CONV2D_RESIDUAL : BN_RESIDUAL;
+    int slot = residual_slot(op->type);
 
     return slot < op->input_count && op->inputs[slot] != NO_TENSOR;
 }
@@ -100,11 +109,11 @@ static void merge_add(struct fuser *f, int i)
     struct op add = graph->ops[i];
 
     for (int k = 0; k < 2; k++) {
-        struct op *op = sole_producer(f, add.inputs[k], 1u << OP_CONV2D | 1u << OP_BATCH_NORM);
+        struct op *op = sole_producer(f, add.inputs[k], 1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_LAYER_NORM);
 
         if (!op || has_residual(op))
             continue;
-        set_input(graph, op, op->type == OP_CONV2D ? CONV2D_RESIDUAL : BN_RESIDUAL, add.inputs[1 - k]);
+        set_input(graph, op, residual_slot(op->type), add.inputs[1 - k]);
         op->outputs[0] = add.outputs[0];
         graph->ops[i] = *op; /* here, because the residual may be made after the op's old place */
         op->type = GONE;

@@ -124,6 +124,28 @@ tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x)
     return outputs[BN_Y];
 }
 
+tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps)
+{
+    struct op_attrs attrs = {.eps = (float)eps};
+    const int64_t rows[] = {tensor_rows(&graph->tensors[x])}, shape[] = {tensor_channels(&graph->tensors[x])};
+    size_t scope = graph_push(graph, "%s", name);
+    tensor_id inputs[] = {
+        [LN_X] = x,
+        [LN_WEIGHT] = param(graph, "weight", 1, shape, INIT_ONE, 0),
+        [LN_BIAS] = param(graph, "bias", 1, shape, INIT_ZERO, 0),
+    };
+    tensor_id outputs[] = {
+        [LN_Y] = graph_like(graph, TENSOR_ACTIVATION, x), [LN_SAVE_MEAN] = NO_TENSOR, [LN_SAVE_INVSTD] = NO_TENSOR};
+
+    if (graph->training) {
+        outputs[LN_SAVE_MEAN] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 1, rows, NULL);
+        outputs[LN_SAVE_INVSTD] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 1, rows, NULL);
+    }
+    graph_op(graph, OP_LAYER_NORM, &attrs, COUNT(inputs), inputs, COUNT(outputs), outputs);
+    graph_pop(graph, scope);
+    return outputs[LN_Y];
+}
+
 tensor_id nn_relu(struct graph *graph, tensor_id x)
 {
     return elementwise(graph, OP_ACTIVATION, &(struct op_attrs){.activation = ACTIVATION_RELU}, 1, &x);

@@ -16,6 +16,9 @@ tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, int chan
 /* eps 1e-5, momentum 0.1; weight 1, bias 0. In a training graph with the batch's statistics. */
 tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x);
 
+/* Over the last dimension; weight 1, bias 0. */
+tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps);
+
 tensor_id nn_relu(struct graph *graph, tensor_id x);
 tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b);
 tensor_id nn_max_pool(struct graph *graph, tensor_id x, int kernel, int stride, int padding);

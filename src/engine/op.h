@@ -27,6 +27,12 @@
  *     g = dy + dy2; with act RELU (then y is given) g = 0 where y is 0; dresidual = g; the others follow from g.
  *     dy2: the second of two gradients of y, added here instead of by an ADD of its own.
  *
+ * LAYER_NORM: x (…,C), weight, bias, residual? -> y, save_mean?, save_invstd?
+ *     y = (x - mean) / sqrt(var + eps) * weight + bias + residual, mean and biased variance of each row of C numbers;
+ *     save_* (rows) are for the backward, absent in inference.
+ * LAYER_NORM_BACKWARD: dy, x, weight, save_mean, save_invstd, add? -> dx, dweight, dbias
+ *     add: a gradient of x that came another way; dx is the sum of the two.
+ *
  * ACTIVATION: x -> y
  * ACTIVATION_BACKWARD: dy, y -> dx          (act is the one whose backward it is)
  * ADD: a, b -> y
@@ -77,6 +83,8 @@
     X(CONV2D_BACKWARD_WEIGHT, 2, 2, 0, 0)                                                                              \
     X(BATCH_NORM, 7, 4, 1 << 0 | 1 << 6, 0)                                                                            \
     X(BATCH_NORM_BACKWARD, 8, 4, 1 << 0 | 1 << 7, 1 << 0 | 1 << 7)                                                     \
+    X(LAYER_NORM, 4, 3, 1 << 0 | 1 << 3, 0)                                                                            \
+    X(LAYER_NORM_BACKWARD, 6, 3, 1 << 0 | 1 << 1 | 1 << 5, 0)                                                          \
     X(ACTIVATION, 1, 1, 1 << 0, 0)                                                                                     \
     X(ACTIVATION_BACKWARD, 2, 1, 1 << 0, 0)                                                                            \
     X(ADD, 2, 1, 1 << 0 | 1 << 1, 0)                                                                                   \
@@ -116,7 +124,7 @@ struct op_attrs {
     int kernel[2], stride[2], padding[2], groups; /* CONV2D*, MAX_POOL* (groups 0 there) */
     enum activation activation;
     bool training;        /* BATCH_NORM */
-    float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of ADAM */
+    float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of LAYER_NORM, ADAM */
     double learning_rate; /* ADAM */
     double beta1, beta2;  /* ADAM */
 };
@@ -156,6 +164,26 @@ enum {
     BNB_DWEIGHT,
     BNB_DBIAS,
     BNB_DRESIDUAL,
+
+    LN_X = 0,
+    LN_WEIGHT,
+    LN_BIAS,
+    LN_RESIDUAL,
+
+    LN_Y = 0, /* outputs */
+    LN_SAVE_MEAN,
+    LN_SAVE_INVSTD,
+
+    LNB_DY = 0,
+    LNB_X,
+    LNB_WEIGHT,
+    LNB_SAVE_MEAN,
+    LNB_SAVE_INVSTD,
+    LNB_ADD,
+
+    LNB_DX = 0, /* outputs */
+    LNB_DWEIGHT,
+    LNB_DBIAS,
 
     FOLD_WEIGHT = 0,
     FOLD_BIAS,

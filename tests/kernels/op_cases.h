@@ -92,6 +92,21 @@ static inline tensor_id build_batch_norm(struct graph *graph, const struct op_ca
     return case_finish(graph, c, nn_batch_norm(graph, "bn", case_image(graph, c)));
 }
 
+/* eps: large, so that it is seen to be used. */
+static inline tensor_id build_layer_norm(struct graph *graph, const struct op_case *c)
+{
+    return case_finish(graph, c, nn_layer_norm(graph, "ln", case_image(graph, c), 0.1));
+}
+
+/* A block whose input goes around a layer norm: gradients meet at x. */
+static inline tensor_id build_layer_norm_around(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_relu(graph, case_image(graph, c));
+
+    x = nn_add(graph, x, nn_relu(graph, nn_layer_norm(graph, "ln1", x, 1e-6)));
+    return nn_add(graph, x, nn_layer_norm(graph, "ln2", x, 1e-6));
+}
+
 static inline tensor_id build_relu(struct graph *graph, const struct op_case *c)
 {
     return nn_relu(graph, case_image(graph, c));
@@ -233,6 +248,17 @@ static const struct op_case op_cases[] = {
     PLAIN(build_batch_norm, 1, 1, 1, 16, 0, CASE_RELU),
     PLAIN(build_batch_norm, 2, 5, 4, 19, 0, CASE_INFER),
     PLAIN(build_batch_norm, 2, 5, 4, 16, 0, CASE_INFER | CASE_RESIDUAL | CASE_RELU),
+
+    PLAIN(build_layer_norm, 2, 3, 5, 16, 0, 0),
+    PLAIN(build_layer_norm, 3, 1, 7, 37, 0, CASE_RESIDUAL),
+    PLAIN(build_layer_norm, 1, 1, 1, 8, 0, CASE_READERS),
+    PLAIN(build_layer_norm, 2, 7, 1, 768, 0, CASE_RELU),
+    PLAIN(build_layer_norm, 1, 7, 29, 96, 0, CASE_RESIDUAL),
+    PLAIN(build_layer_norm, 2, 1, 3, 1, 0, 0),
+    PLAIN(build_layer_norm, 2, 3, 5, 24, 0, CASE_INFER | CASE_RESIDUAL),
+    PLAIN(build_layer_norm, 5, 1, 1, 1030, 0, CASE_INFER),
+    PLAIN(build_layer_norm_around, 2, 3, 5, 24, 0, 0),
+    PLAIN(build_layer_norm_around, 1, 1, 3, 33, 0, 0),
 
     PLAIN(build_relu, 2, 5, 3, 7, 0, 0),
     PLAIN(build_add, 2, 5, 3, 7, 0, 0),

@@ -42,6 +42,10 @@ REF_KERNEL(batch_norm_backward);
 REF_PREPARE(fold_batch_norm);
 REF_KERNEL(fold_batch_norm);
 
+REF_KERNEL(layer_norm); /* layer_norm.c */
+REF_PREPARE(layer_norm_backward);
+REF_KERNEL(layer_norm_backward);
+
 REF_KERNEL(image); /* elementwise.c */
 REF_KERNEL(activation);
 REF_KERNEL(activation_backward);

@@ -109,6 +109,7 @@ static void linear_backward(struct autograd *ad, const struct op *op, tensor_id 
 {
     (void)dy2;
     append_weighted(ad, OP_LINEAR_BACKWARD_DATA, OP_LINEAR_BACKWARD_WEIGHT, op, dy);
+    arrive(ad, input(op, LINEAR_RESIDUAL), dy);
 }
 
 static void batch_norm_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
@@ -194,6 +195,44 @@ static void global_avg_pool_backward(struct autograd *ad, const struct op *op, t
     append(ad, OP_GLOBAL_AVG_POOL_BACKWARD, op, dy, NO_TENSOR, op->inputs[0]);
 }
 
+static void patches_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_PATCHES_BACKWARD, op, dy, NO_TENSOR, op->inputs[0]);
+}
+
+static void tokens_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id outputs[3];
+
+    (void)dy2;
+    for (int i = 0; i < 3; i++)
+        outputs[i] = new_gradient(ad, op->inputs[i]);
+    graph_op(ad->graph, OP_TOKENS_BACKWARD, &op->attrs, 1, &dy, 3, outputs);
+    for (int i = 0; i < 3; i++)
+        arrive(ad, op->inputs[i], outputs[i]);
+}
+
+static void first_token_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_FIRST_TOKEN_BACKWARD, op, dy, NO_TENSOR, op->inputs[0]);
+}
+
+static void attention_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id d = new_gradient(ad, op->inputs[ATTENTION_QKV]);
+
+    (void)dy2;
+    graph_op(ad->graph, OP_ATTENTION_BACKWARD, &op->attrs, 4,
+             (tensor_id[]){[ATTNB_DY] = dy,
+                           [ATTNB_QKV] = op->inputs[ATTENTION_QKV],
+                           [ATTNB_Y] = op->outputs[ATTENTION_Y],
+                           [ATTNB_STATS] = output(op, ATTENTION_STATS)},
+             1, &d);
+    arrive(ad, op->inputs[ATTENTION_QKV], d);
+}
+
 static void cross_entropy_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
 {
     (void)dy, (void)dy2; /* 1 */
@@ -210,6 +249,10 @@ static backward_rule *const rules[OP_COUNT] = {
     [OP_GLOBAL_AVG_POOL] = global_avg_pool_backward,
     [OP_LINEAR] = linear_backward,
     [OP_CROSS_ENTROPY] = cross_entropy_backward,
+    [OP_PATCHES] = patches_backward,
+    [OP_TOKENS] = tokens_backward,
+    [OP_FIRST_TOKEN] = first_token_backward,
+    [OP_ATTENTION] = attention_backward,
 };
 
 /* dy through an op's activation; BATCH_NORM_BACKWARD does that itself. */

@@ -48,6 +48,7 @@ static int residual_slot(enum op_type type)
     return type == OP_CONV2D       ? CONV2D_RESIDUAL
            : type == OP_BATCH_NORM ? BN_RESIDUAL
            : type == OP_LAYER_NORM ? LN_RESIDUAL
+           : type == OP_LINEAR     ? LINEAR_RESIDUAL
                                    : -1;
 }
 
@@ -109,7 +110,8 @@ static void merge_add(struct fuser *f, int i)
     struct op add = graph->ops[i];
 
     for (int k = 0; k < 2; k++) {
-        struct op *op = sole_producer(f, add.inputs[k], 1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_LAYER_NORM);
+        struct op *op = sole_producer(f, add.inputs[k],
+                                      1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_LAYER_NORM | 1u << OP_LINEAR);
 
         if (!op || has_residual(op))
             continue;
@@ -146,6 +148,18 @@ static void tell_image(struct fuser *f, int i)
         return;
     f->graph->ops[image].attrs = conv->attrs;
     f->graph->ops[image].attrs.activation = ACTIVATION_NONE;
+}
+
+/* Patches cut from bytes need no image in floats. */
+static void skip_image(struct fuser *f, int i)
+{
+    struct op *patches = &f->graph->ops[i];
+    struct op *image = sole_producer(f, patches->inputs[0], 1u << OP_IMAGE);
+
+    if (!image)
+        return;
+    patches->inputs[0] = image->inputs[0];
+    image->type = GONE;
 }
 
 /* Closes the gaps and puts the ops that make DERIVED tensors first. */
@@ -187,6 +201,8 @@ void graph_fuse(struct graph *graph)
             merge_activation(&f, i);
         else if (graph->ops[i].type == OP_CONV2D)
             tell_image(&f, i);
+        else if (graph->ops[i].type == OP_PATCHES)
+            skip_image(&f, i);
     }
     compact(graph);
 }

@@ -195,8 +195,8 @@ tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tenso
     struct tensor out = graph->tensors[x];
     tensor_id inputs[] = {x, weight, bias}, y;
 
-    if (out.rank < 1 || graph->tensors[weight].rank != 2 ||
-        out.shape[out.rank - 1] != graph->tensors[weight].shape[1]) {
+    if (out.rank < 1 || graph->tensors[weight].rank < 2 ||
+        out.shape[out.rank - 1] * graph->tensors[weight].shape[0] != tensor_elements(&graph->tensors[weight])) {
         graph_fail(graph, ERR_BUG, "%slinear: input and weight do not match", graph->scope);
         return 0;
     }

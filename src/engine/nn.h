@@ -30,10 +30,25 @@ tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, int feat
 /* The mean loss of a batch; sets graph->logits, labels and loss, and sums into the COUNTER `stats` (op.h). */
 tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits);
 
+/* An image cut into size×size squares, as a convolution of that kernel and stride sees them: (N,H,W,C) ->
+ * (N, H/size W/size, C size size); H and W must be multiples. The convolution is then a linear layer whose weight has
+ * four dimensions. */
+tensor_id nn_patches(struct graph *graph, tensor_id x, int size);
+
+/* A class token (zeros) in front of the tokens and a position embedding (normal, 0.02) on all. (N,L,C) -> (N,L+1,C).
+ * The names are those of the two parameters. */
+tensor_id nn_tokens(struct graph *graph, const char *class_token, const char *pos_embedding, tensor_id x);
+tensor_id nn_first_token(struct graph *graph, tensor_id x); /* (N,L,C) -> (N,C) */
+
+/* torch.nn.MultiheadAttention as self attention, without its output projection: x (N,L,C) -> (N,L,C). Parameters
+ * in_proj_weight (xavier) and in_proj_bias (zeros). */
+tensor_id nn_self_attention(struct graph *graph, tensor_id x, int heads);
+
 /* The ops alone, over tensors that exist, with any attributes. */
 tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x, tensor_id weight, tensor_id bias,
                        tensor_id residual);
 tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x);
 tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias);
+tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads);
 
 #endif

@@ -17,7 +17,7 @@ bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b)
     for (int i = 0; i < 2; i++)
         if (a->kernel[i] != b->kernel[i] || a->stride[i] != b->stride[i] || a->padding[i] != b->padding[i])
             return false;
-    return a->groups == b->groups && a->activation == b->activation && a->training == b->training && a->eps == b->eps &&
-           a->momentum == b->momentum && a->learning_rate == b->learning_rate && a->beta1 == b->beta1 &&
-           a->beta2 == b->beta2;
+    return a->groups == b->groups && a->heads == b->heads && a->scale == b->scale && a->activation == b->activation &&
+           a->training == b->training && a->eps == b->eps && a->momentum == b->momentum &&
+           a->learning_rate == b->learning_rate && a->beta1 == b->beta1 && a->beta2 == b->beta2;
 }

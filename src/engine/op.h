@@ -45,10 +45,27 @@
  * GLOBAL_AVG_POOL: x (N,H,W,C) -> y (N,C)
  * GLOBAL_AVG_POOL_BACKWARD: dy (N,C) -> dx (N,H,W,C)
  *
- * LINEAR: x (…,I), weight (O,I), bias? (O) -> y (…,O)
+ * LINEAR: x (…,I), weight (O,…), bias? (O), residual? -> y (…,O)
  * LINEAR_BACKWARD_DATA: dy (…,O), weight -> dx (…,I)
  * LINEAR_BACKWARD_WEIGHT: dy, x -> dweight, dbias?
- *     y = act(x weight^T + bias)
+ *     y = act(x weight^T + bias + residual); the weight's dimensions after the first are taken as one, I
+ *
+ * PATCHES: x (N,H,W,C) F32 or U8 -> y (N,L,C K K)
+ * PATCHES_BACKWARD: dy -> dx
+ *     The image cut into L = (H / K) (W / K) squares, row by row, K = attrs.kernel[0], each as the weight of a
+ *     convolution has it: (C,K,K). Of bytes y = x / 255.
+ *
+ * TOKENS: x (N,L,C), class_token (1,1,C), pos_embedding (1,L+1,C) -> y (N,L+1,C)
+ * TOKENS_BACKWARD: dy -> dx, dclass_token, dpos_embedding
+ *     y = concatenation(class_token, x) + pos_embedding
+ * FIRST_TOKEN: x (N,L,C) -> y (N,C)
+ * FIRST_TOKEN_BACKWARD: dy -> dx
+ *     y[n] = x[n][0]
+ *
+ * ATTENTION: qkv (N,L,3C) -> y (N,L,C), stats?
+ * ATTENTION_BACKWARD: dy, qkv, y, stats -> dqkv
+ *     For each of attrs.heads heads of D = C / heads channels, with its slices Q, K, V (L,D) of the three parts of qkv:
+ *     y's slice = softmax(attrs.scale Q K^T) V. stats: a STATE for the backward, absent in inference.
  *
  * CROSS_ENTROPY: logits (N,K), labels I32 (N), stats*? F64 (4) -> loss (), probabilities (N,K)
  * CROSS_ENTROPY_BACKWARD: probabilities, labels -> dlogits
@@ -92,9 +109,17 @@
     X(MAX_POOL_BACKWARD, 2, 1, 0, 0)                                                                                   \
     X(GLOBAL_AVG_POOL, 1, 1, 0, 0)                                                                                     \
     X(GLOBAL_AVG_POOL_BACKWARD, 1, 1, 0, 0)                                                                            \
-    X(LINEAR, 3, 1, 0, 0)                                                                                              \
+    X(LINEAR, 4, 1, 1 << 3, 0)                                                                                         \
     X(LINEAR_BACKWARD_DATA, 2, 1, 0, 0)                                                                                \
     X(LINEAR_BACKWARD_WEIGHT, 2, 2, 0, 0)                                                                              \
+    X(PATCHES, 1, 1, 0, 0)                                                                                             \
+    X(PATCHES_BACKWARD, 1, 1, 0, 0)                                                                                    \
+    X(TOKENS, 3, 1, 0, 0)                                                                                              \
+    X(TOKENS_BACKWARD, 1, 3, 0, 0)                                                                                     \
+    X(FIRST_TOKEN, 1, 1, 0, 0)                                                                                         \
+    X(FIRST_TOKEN_BACKWARD, 1, 1, 0, 0)                                                                                \
+    X(ATTENTION, 1, 2, 0, 0)                                                                                           \
+    X(ATTENTION_BACKWARD, 4, 1, 0, 0)                                                                                  \
     X(CROSS_ENTROPY, 3, 2, 0, 0)                                                                                       \
     X(CROSS_ENTROPY_BACKWARD, 2, 1, 1 << 0, 0)                                                                         \
     X(FOLD_BATCH_NORM, 6, 2, 0, 0)                                                                                     \
@@ -121,7 +146,9 @@ enum activation { ACTIVATION_NONE, ACTIVATION_RELU };
 
 /* Attributes; those that an op does not use are 0. [0] is vertical, [1] horizontal. */
 struct op_attrs {
-    int kernel[2], stride[2], padding[2], groups; /* CONV2D*, MAX_POOL* (groups 0 there) */
+    int kernel[2], stride[2], padding[2], groups; /* CONV2D*, MAX_POOL* (groups 0 there), PATCHES* (kernel alone) */
+    int heads;                                    /* ATTENTION* */
+    float scale;                                  /* ATTENTION* */
     enum activation activation;
     bool training;        /* BATCH_NORM */
     float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of LAYER_NORM, ADAM */
@@ -164,6 +191,25 @@ enum {
     BNB_DWEIGHT,
     BNB_DBIAS,
     BNB_DRESIDUAL,
+
+    LINEAR_X = 0,
+    LINEAR_WEIGHT,
+    LINEAR_BIAS,
+    LINEAR_RESIDUAL,
+
+    TOKENS_X = 0, /* or their gradients, outputs */
+    TOKENS_CLASS,
+    TOKENS_POS,
+
+    ATTENTION_QKV = 0,
+
+    ATTENTION_Y = 0, /* outputs */
+    ATTENTION_STATS,
+
+    ATTNB_DY = 0,
+    ATTNB_QKV,
+    ATTNB_Y,
+    ATTNB_STATS,
 
     LN_X = 0,
     LN_WEIGHT,

@@ -148,6 +148,43 @@ static inline tensor_id build_linear(struct graph *graph, const struct op_case *
     return case_finish(graph, c, nn_linear_op(graph, x, weight, bias));
 }
 
+static inline tensor_id build_image(struct graph *graph, const struct op_case *c);
+
+static inline tensor_id build_patches(struct graph *graph, const struct op_case *c)
+{
+    return nn_patches(graph, case_image(graph, c), c->kernel[0]);
+}
+
+static inline tensor_id build_tokens(struct graph *graph, const struct op_case *c)
+{
+    return nn_tokens(graph, "class_token", "pos_embedding", case_input(graph, 3, (int64_t[]){c->n, c->h, c->c}));
+}
+
+static inline tensor_id build_first_token(struct graph *graph, const struct op_case *c)
+{
+    return nn_first_token(graph, case_input(graph, 3, (int64_t[]){c->n, c->h, c->c}));
+}
+
+/* h tokens, `groups` heads, c channels in all. */
+static inline tensor_id build_attention(struct graph *graph, const struct op_case *c)
+{
+    return nn_attention_op(graph, case_input(graph, 3, (int64_t[]){c->n, c->h, 3 * c->c}), c->groups);
+}
+
+/* Patches of bytes, tokens, one attention with its projection, to classes. */
+static inline tensor_id build_transformer(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_patches(graph, build_image(graph, c), c->kernel[0]), y;
+    tensor_id weight = case_param(graph, "weight", 4, (int64_t[]){c->groups * 8, c->c, c->kernel[0], c->kernel[0]});
+
+    x = nn_linear_op(graph, x, weight, case_param(graph, "bias", 1, (int64_t[]){c->groups * 8}));
+    x = nn_tokens(graph, "class_token", "pos_embedding", x);
+    y = nn_self_attention(graph, nn_layer_norm(graph, "ln", x, 1e-6), c->groups);
+    weight = case_param(graph, "out", 2, (int64_t[]){c->groups * 8, c->groups * 8});
+    x = nn_add(graph, x, nn_linear_op(graph, y, weight, NO_TENSOR));
+    return nn_layer_norm(graph, "ln2", nn_first_token(graph, x), 1e-6);
+}
+
 static inline tensor_id build_cross_entropy(struct graph *graph, const struct op_case *c)
 {
     return nn_cross_entropy(graph, case_input(graph, 2, (int64_t[]){c->n, c->out}));
@@ -213,6 +250,16 @@ static inline tensor_id build_bottleneck(struct graph *graph, const struct op_ca
         "stem " #n_ "x" #h_ "x" #w_ " kernel " #kernel_ " " #flags_, build_stem, n_, h_, w_, 3, o_,                    \
             {kernel_, kernel_}, {2, 2}, {padding_, padding_}, 1, flags_                                                \
     }
+#define PATCHES(build_, n_, h_, w_, c_, kernel_, heads_, flags_)                                                       \
+    {                                                                                                                  \
+#build_ " " #n_ "x" #h_ "x" #w_ "x" #c_ " kernel " #kernel_ " heads " #heads_ " " #flags_, build_, n_, h_, w_, \
+            c_, 0, {kernel_, kernel_ }, {0 }, {0 }, heads_, flags_                                                     \
+    }
+#define ATTENTION(n_, tokens_, heads_, dim_, flags_)                                                                   \
+    {                                                                                                                  \
+        "attention " #n_ "x" #tokens_ " heads " #heads_ " of " #dim_ " " #flags_, build_attention, n_, tokens_, 1,     \
+            (heads_) * (dim_), 0, {0}, {0}, {0}, heads_, flags_                                                        \
+    }
 #define PLAIN(build_, n_, h_, w_, c_, o_, flags_)                                                                      \
     {                                                                                                                  \
 #build_ " " #n_ "x" #h_ "x" #w_ "x" #c_ "->" #o_ " " #flags_, build_, n_, h_, w_, c_, o_,                      \
@@ -277,6 +324,26 @@ static const struct op_case op_cases[] = {
     PLAIN(build_linear, 2, 3, 0, 16, 8, CASE_BIAS | CASE_RELU),
     PLAIN(build_linear, 4, 0, 0, 1, 1, 0),
     PLAIN(build_linear, 3, 0, 0, 64, 37, CASE_INFER | CASE_BIAS | CASE_RELU),
+
+    PLAIN(build_linear, 3, 4, 0, 24, 16, CASE_BIAS | CASE_RESIDUAL),
+    PLAIN(build_linear, 2, 3, 0, 5, 7, CASE_RESIDUAL | CASE_RELU),
+    PLAIN(build_linear, 2, 9, 0, 64, 32, CASE_INFER | CASE_BIAS | CASE_RESIDUAL),
+
+    PATCHES(build_patches, 2, 8, 12, 3, 4, 0, 0),
+    PATCHES(build_patches, 1, 6, 3, 5, 3, 0, 0),
+    PLAIN(build_tokens, 3, 4, 1, 24, 0, 0),
+    PLAIN(build_tokens, 1, 1, 1, 5, 0, 0),
+    PLAIN(build_first_token, 3, 4, 1, 24, 0, 0),
+    PLAIN(build_first_token, 2, 1, 1, 3, 0, CASE_INFER),
+    ATTENTION(2, 5, 2, 8, 0),
+    ATTENTION(1, 17, 3, 64, 0),
+    ATTENTION(1, 1, 1, 16, 0),
+    ATTENTION(2, 50, 2, 64, 0),
+    ATTENTION(1, 197, 1, 64, 0),
+    ATTENTION(1, 65, 2, 32, CASE_INFER),
+    ATTENTION(3, 197, 2, 64, CASE_INFER),
+    PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, 0),
+    PATCHES(build_transformer, 1, 32, 16, 3, 16, 3, CASE_INFER),
 
     PLAIN(build_cross_entropy, 5, 0, 0, 0, 37, 0),
     PLAIN(build_cross_entropy, 1, 0, 0, 0, 2, 0),
@@ -415,7 +482,8 @@ static inline void case_set_precision(struct graph *graph, enum dtype precision)
 
     for (int i = 0; i < graph->op_count; i++)
         if (graph->ops[i].output_count && graph->ops[i].outputs[0] == logits &&
-            (graph->ops[i].type != OP_LINEAR || graph->ops[i].attrs.activation))
+            (graph->ops[i].type != OP_LINEAR || graph->ops[i].attrs.activation ||
+             graph->ops[i].input_count > LINEAR_RESIDUAL))
             graph->logits = NO_TENSOR;
     graph_precision(graph, precision);
     graph->logits = logits;

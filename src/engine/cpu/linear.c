@@ -1,5 +1,8 @@
 /* linear.c - the three passes of a linear layer as oneDNN inner products over plain matrices. */
+#include <string.h>
+
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/parallel.h"
 #include "engine/cpu/primitive.h"
 
 /* The matrices x (rows, in), weight (out, in), y (rows, out) and the vector bias (out). */
@@ -11,7 +14,7 @@ static void describe(const struct tensor *x, const struct tensor *weight, const 
                      struct linear_problem *ret)
 {
     matrix_md(tensor_rows(x), tensor_channels(x), &ret->x);
-    matrix_md(weight->shape[0], weight->shape[1], &ret->weight);
+    matrix_md(weight->shape[0], tensor_channels(x), &ret->weight);
     matrix_md(tensor_rows(y), tensor_channels(y), &ret->y);
     vector_md(weight->shape[0], &ret->bias);
 }
@@ -60,6 +63,34 @@ static bool make(struct stream *stream, struct graph *graph, struct op *op, cons
     return ok;
 }
 
+static void parallel_copy(int threads, const float *from, float *to, int64_t count)
+{
+    PARALLEL(threads)
+    {
+        int64_t first, last;
+
+        parallel_share(count, 1024, &first, &last);
+        if (last > first)
+            memcpy(to + first, from + first, (size_t)(last - first) * sizeof *to);
+    }
+}
+
+/* What is added to the product in y (the residual, brought there by run), and the activation. *ret: NULL for nothing.
+ */
+static dnnl_status_t make_post_ops(bool residual, enum activation activation, dnnl_post_ops_t *ret)
+{
+    dnnl_status_t status = dnnl_success;
+
+    *ret = NULL;
+    if (residual || activation == ACTIVATION_RELU)
+        status = dnnl_post_ops_create(ret);
+    if (status == dnnl_success && residual)
+        status = dnnl_post_ops_append_sum(*ret, 1);
+    if (status == dnnl_success && activation == ACTIVATION_RELU)
+        status = dnnl_post_ops_append_eltwise(*ret, 1, dnnl_eltwise_relu, 0, 0);
+    return status;
+}
+
 bool cpu_linear_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     struct linear_problem p;
@@ -71,11 +102,8 @@ bool cpu_linear_prepare(struct stream *stream, struct graph *graph, struct op *o
     describe(op_input(graph, op, 0), op_input(graph, op, 1), op_output(graph, op, 0), &p);
     status = dnnl_inner_product_forward_desc_init(&desc, dnnl_forward_training, &p.x, &p.weight, bias ? &p.bias : NULL,
                                                   &p.y);
-    if (status == dnnl_success && op->attrs.activation == ACTIVATION_RELU) {
-        status = dnnl_post_ops_create(&post_ops);
-        if (status == dnnl_success)
-            status = dnnl_post_ops_append_eltwise(post_ops, 1, dnnl_eltwise_relu, 0, 0);
-    }
+    if (status == dnnl_success)
+        status = make_post_ops(op_input(graph, op, LINEAR_RESIDUAL), op->attrs.activation, &post_ops);
     if (status != dnnl_success) {
         ok = stream_fail(status, "inner product", err);
     } else {
@@ -92,13 +120,16 @@ bool cpu_linear_prepare(struct stream *stream, struct graph *graph, struct op *o
 bool cpu_linear(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
     struct linear_state *state = op->state;
-    const struct tensor *bias = op_input(graph, op, 2);
+    const struct tensor *bias = op_input(graph, op, LINEAR_BIAS);
+    const struct tensor *residual = op_input(graph, op, LINEAR_RESIDUAL), *y = op_output(graph, op, 0);
     void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
+    if (residual && residual->data != y->data)
+        parallel_copy(stream->threads, residual->data, y->data, tensor_elements(y));
     args[n++] = op_input(graph, op, 0)->data;
     args[n++] = op_input(graph, op, 1)->data;
-    args[n++] = op_output(graph, op, 0)->data;
+    args[n++] = y->data;
     if (bias)
         args[n++] = bias->data;
     args[n] = scratch_at(op, state->scratchpad);

@@ -97,14 +97,15 @@ static bool prepare_product(struct stream *stream, struct graph *graph, struct o
     return true;
 }
 
-static bool run_product(struct stream *stream, const struct op *op, const void *a, const void *b, void *d,
-                        struct err *err)
+/* d = a b + c; c may be NULL, or d's memory. */
+static bool run_product(struct stream *stream, const struct op *op, const void *a, const void *b, const void *c,
+                        void *d, struct err *err)
 {
     struct linear_state *state = op->state;
-    const float one = 1, zero = 0;
+    const float one = 1, beta = c ? 1 : 0;
     cublasStatus_t status =
-        libs.cublasLtMatmul(stream->cublas, state->product, &one, a, state->a, b, state->b, &zero, d, state->d, d,
-                            state->d, &state->algorithm, op->scratch, state->workspace, stream->queue);
+        libs.cublasLtMatmul(stream->cublas, state->product, &one, a, state->a, b, state->b, &beta, c ? c : d, state->d,
+                            d, state->d, &state->algorithm, op->scratch, state->workspace, stream->queue);
 
     return status == CUBLAS_STATUS_SUCCESS || blas_fail(status, "matrix product", err);
 }
@@ -157,7 +158,8 @@ bool cuda_linear(struct stream *stream, const struct graph *graph, const struct 
             libs.cublasLtMatmulDescSetAttribute(state->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     if (status != CUBLAS_STATUS_SUCCESS)
         return blas_fail(status, "bias", err);
-    if (!run_product(stream, op, layout_weight_data(op_input(graph, op, 1), number_of(x)), x->data, y->data, err))
+    if (!run_product(stream, op, layout_weight_data(op_input(graph, op, 1), number_of(x)), x->data,
+                     data_of(op_input(graph, op, LINEAR_RESIDUAL)), y->data, err))
         return false;
     return !state->epilogue ||
            cuda_ok(epilogue(stream->queue, number_of(y), number_of(y), y->data, tensor_rows(y), (int)tensor_channels(y),
@@ -180,7 +182,7 @@ bool cuda_linear_backward_data(struct stream *stream, const struct graph *graph,
 {
     const struct tensor *dy = op_input(graph, op, 0);
 
-    return run_product(stream, op, layout_weight_data(op_input(graph, op, 1), number_of(dy)), dy->data,
+    return run_product(stream, op, layout_weight_data(op_input(graph, op, 1), number_of(dy)), dy->data, NULL,
                        op_output(graph, op, 0)->data, err);
 }
 
@@ -209,7 +211,7 @@ bool cuda_linear_backward_weight(struct stream *stream, const struct graph *grap
         .scratch = op->scratch ? (char *)op->scratch + (state->workspace + 255) / 256 * 256 : NULL,
     };
 
-    if (!run_product(stream, op, x->data, dy->data, op_output(graph, op, 0)->data, err))
+    if (!run_product(stream, op, x->data, dy->data, NULL, op_output(graph, op, 0)->data, err))
         return false;
     return !dbias || cuda_ok(column_sums(stream->queue, &launch, dy->data, dbias->data), "a bias's gradient", err);
 }

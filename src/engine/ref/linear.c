@@ -1,10 +1,13 @@
-/* linear.c - y = x weight^T + bias over the last dimension, and its gradients. weight (O, I). See ref.h, op.h */
+/* linear.c - y = x weight^T + bias + residual over the last dimension, and its gradients. weight (O, I). See ref.h,
+ * op.h */
 #include "engine/ref/ref.h"
 
 bool ref_linear(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
 {
     const struct tensor *x = op_input(graph, op, 0), *y = op_output(graph, op, 0);
-    const float *weight = ref_f32(op_input(graph, op, 1)), *bias = ref_f32(op_input(graph, op, 2));
+    const float *weight = ref_f32(op_input(graph, op, LINEAR_WEIGHT)),
+                *bias = ref_f32(op_input(graph, op, LINEAR_BIAS));
+    const float *residual = ref_f32(op_input(graph, op, LINEAR_RESIDUAL));
     int64_t rows = tensor_rows(x), in = tensor_channels(x), out = tensor_channels(y);
 
     (void)stream, (void)err;
@@ -17,7 +20,8 @@ bool ref_linear(struct stream *stream, const struct graph *graph, const struct o
 #pragma omp simd reduction(+ : sum)
             for (int64_t i = 0; i < in; i++)
                 sum += a[i] * b[i];
-            ref_f32(y)[row * out + o] = ref_activate(op->attrs.activation, sum + (bias ? bias[o] : 0));
+            sum += (bias ? bias[o] : 0) + (residual ? residual[row * out + o] : 0);
+            ref_f32(y)[row * out + o] = ref_activate(op->attrs.activation, sum);
         }
     return true;
 }

@@ -62,6 +62,17 @@ REF_KERNEL(linear); /* linear.c */
 REF_KERNEL(linear_backward_data);
 REF_KERNEL(linear_backward_weight);
 
+REF_KERNEL(patches); /* tokens.c */
+REF_KERNEL(patches_backward);
+REF_KERNEL(tokens);
+REF_KERNEL(tokens_backward);
+REF_KERNEL(first_token);
+REF_KERNEL(first_token_backward);
+
+REF_PREPARE(attention); /* attention.c */
+REF_KERNEL(attention);
+REF_KERNEL(attention_backward);
+
 REF_KERNEL(cross_entropy); /* loss.c */
 REF_KERNEL(cross_entropy_backward);
 

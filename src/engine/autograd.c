@@ -233,6 +233,54 @@ static void attention_backward(struct autograd *ad, const struct op *op, tensor_
     arrive(ad, op->inputs[ATTENTION_QKV], d);
 }
 
+static void position_bias_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id inputs[] = {
+        [POSITIONB_DTABLE] = dy,
+        [POSITIONB_TABLE] = op->outputs[0],
+        [POSITIONB_COORDS] = op->inputs[POSITION_COORDS],
+        [POSITIONB_WEIGHT1] = op->inputs[POSITION_WEIGHT1],
+        [POSITIONB_BIAS1] = op->inputs[POSITION_BIAS1],
+        [POSITIONB_WEIGHT2] = op->inputs[POSITION_WEIGHT2],
+    };
+    tensor_id outputs[] = {
+        [POSITIONB_DWEIGHT1] = new_gradient(ad, op->inputs[POSITION_WEIGHT1]),
+        [POSITIONB_DBIAS1] = new_gradient(ad, op->inputs[POSITION_BIAS1]),
+        [POSITIONB_DWEIGHT2] = new_gradient(ad, op->inputs[POSITION_WEIGHT2]),
+    };
+
+    (void)dy2;
+    graph_op(ad->graph, OP_POSITION_BIAS_BACKWARD, &op->attrs, 6, inputs, 3, outputs);
+    arrive(ad, op->inputs[POSITION_WEIGHT1], outputs[POSITIONB_DWEIGHT1]);
+    arrive(ad, op->inputs[POSITION_BIAS1], outputs[POSITIONB_DBIAS1]);
+    arrive(ad, op->inputs[POSITION_WEIGHT2], outputs[POSITIONB_DWEIGHT2]);
+}
+
+static void window_attention_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id inputs[] = {
+        [WINDOWB_DY] = dy,
+        [WINDOWB_QKV] = op->inputs[WINDOW_QKV],
+        [WINDOWB_QKV_BIAS] = op->inputs[WINDOW_QKV_BIAS],
+        [WINDOWB_LOGIT_SCALE] = op->inputs[WINDOW_LOGIT_SCALE],
+        [WINDOWB_TABLE] = op->inputs[WINDOW_TABLE],
+    };
+    tensor_id outputs[4];
+
+    (void)dy2;
+    for (int i = 0; i < 4; i++) /* one for each input, in their order */
+        outputs[i] = new_gradient(ad, op->inputs[i]);
+    graph_op(ad->graph, OP_WINDOW_ATTENTION_BACKWARD, &op->attrs, 5, inputs, 4, outputs);
+    for (int i = 0; i < 4; i++)
+        arrive(ad, op->inputs[i], outputs[i]);
+}
+
+static void patch_merge_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_PATCH_MERGE_BACKWARD, op, dy, NO_TENSOR, op->inputs[0]);
+}
+
 static void cross_entropy_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
 {
     (void)dy, (void)dy2; /* 1 */
@@ -253,6 +301,9 @@ static backward_rule *const rules[OP_COUNT] = {
     [OP_TOKENS] = tokens_backward,
     [OP_FIRST_TOKEN] = first_token_backward,
     [OP_ATTENTION] = attention_backward,
+    [OP_POSITION_BIAS] = position_bias_backward,
+    [OP_WINDOW_ATTENTION] = window_attention_backward,
+    [OP_PATCH_MERGE] = patch_merge_backward,
 };
 
 /* dy through an op's activation; BATCH_NORM_BACKWARD does that itself. */

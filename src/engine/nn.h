@@ -51,4 +51,18 @@ tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tens
 tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias);
 tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads);
 
+/* --- Swin v2 (nn_window.c), see op.h --------------------------------------------------------------------------------
+ */
+
+/* The table of position biases; DERIVED outside training, since it depends on parameters alone. */
+tensor_id nn_position_bias_op(struct graph *graph, tensor_id coords, tensor_id weight1, tensor_id bias1,
+                              tensor_id weight2);
+
+/* attrs: kernel (the window), shift (becomes 0 where one window is all), heads. qkv (N,H,W,3 C) -> (N,H,W,C). */
+tensor_id nn_window_attention_op(struct graph *graph, const struct op_attrs *attrs, tensor_id qkv, tensor_id qkv_bias,
+                                 tensor_id logit_scale, tensor_id table);
+
+/* (N,H,W,C) -> (N,ceil(H/2),ceil(W/2),4 C) */
+tensor_id nn_patch_merge(struct graph *graph, tensor_id x);
+
 #endif

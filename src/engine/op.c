@@ -15,7 +15,8 @@ const struct op_info *op_info(enum op_type type)
 bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b)
 {
     for (int i = 0; i < 2; i++)
-        if (a->kernel[i] != b->kernel[i] || a->stride[i] != b->stride[i] || a->padding[i] != b->padding[i])
+        if (a->kernel[i] != b->kernel[i] || a->stride[i] != b->stride[i] || a->padding[i] != b->padding[i] ||
+            a->shift[i] != b->shift[i])
             return false;
     return a->groups == b->groups && a->heads == b->heads && a->scale == b->scale && a->activation == b->activation &&
            a->training == b->training && a->eps == b->eps && a->momentum == b->momentum &&

@@ -72,6 +72,24 @@
  *     loss: mean over N of -log softmax(logits)[label]; dlogits for dloss = 1.
  *     stats += {loss, 1, images whose arg-max is right, N}; of equal logits the first is the arg-max.
  *
+ * POSITION_BIAS: coords (1,A,A,2), weight1 (M,2), bias1 (M), weight2 (heads,M) -> table (heads,A A)
+ * POSITION_BIAS_BACKWARD: dtable, table, coords, weight1, bias1, weight2 -> dweight1, dbias1, dweight2
+ *     table = 16 sigmoid(relu(coords weight1^T + bias1) weight2^T)^T, for each distance of two places in a window, A =
+ *     2 window - 1: the continuous position bias of Swin v2 (Liu et al. 2022). Stays F32.
+ *
+ * WINDOW_ATTENTION: qkv (N,H,W,3 C), qkv_bias (3 C), logit_scale (heads,1,1), table (heads,A A) -> y (N,H,W,C)
+ * WINDOW_ATTENTION_BACKWARD: dy, qkv, qkv_bias, logit_scale, table -> dqkv, dqkv_bias, dlogit_scale, dtable
+ *     Cosine attention of Swin v2 in windows of attrs.kernel pixels. The image is filled up with zeros below and right
+ *     to whole windows and rolled up and left by attrs.shift (0 where one window is all). In each window and head, with
+ *     q and v after their bias, k without (torchvision zeroes it):
+ *     y_i = sum_j softmax_j(exp(min(logit_scale, ln 100)) cos(q_i, k_j) + table[place i - place j] + mask_ij) v_j;
+ *     lengths of q and k count as at least 1e-12; mask is -100 where i and j were no neighbours before the roll
+ *     (window.h). A padded pixel has qkv 0 and takes part. dqkv_bias of k is 0.
+ *
+ * PATCH_MERGE: x (N,H,W,C) -> y (N,ceil(H/2),ceil(W/2),4 C)
+ * PATCH_MERGE_BACKWARD: dy -> dx
+ *     Pixels (0,0), (1,0), (0,1), (1,1) (row, column) of each 2 by 2, one after the other; 0 beyond the image.
+ *
  * FOLD_BATCH_NORM: weight, bias?, bn_weight, bn_bias, running_mean, running_var -> weight2, bias2
  *     s = bn_weight / sqrt(running_var + eps); weight2[o] = s[o] weight[o]; bias2 = bn_bias + s (bias - running_mean)
  *
@@ -122,6 +140,12 @@
     X(ATTENTION_BACKWARD, 4, 1, 0, 0)                                                                                  \
     X(CROSS_ENTROPY, 3, 2, 0, 0)                                                                                       \
     X(CROSS_ENTROPY_BACKWARD, 2, 1, 1 << 0, 0)                                                                         \
+    X(POSITION_BIAS, 4, 1, 0, 0)                                                                                       \
+    X(POSITION_BIAS_BACKWARD, 6, 3, 0, 0)                                                                              \
+    X(WINDOW_ATTENTION, 4, 1, 0, 0)                                                                                    \
+    X(WINDOW_ATTENTION_BACKWARD, 5, 4, 1 << 1, 0)                                                                      \
+    X(PATCH_MERGE, 1, 1, 0, 0)                                                                                         \
+    X(PATCH_MERGE_BACKWARD, 1, 1, 0, 0)                                                                                \
     X(FOLD_BATCH_NORM, 6, 2, 0, 0)                                                                                     \
     X(ADAM, -1, 0, 0, 0)                                                                                               \
     X(REORDER, 1, 1, 0, 0)
@@ -147,8 +171,9 @@ enum activation { ACTIVATION_NONE, ACTIVATION_RELU };
 /* Attributes; those that an op does not use are 0. [0] is vertical, [1] horizontal. */
 struct op_attrs {
     int kernel[2], stride[2], padding[2], groups; /* CONV2D*, MAX_POOL* (groups 0 there), PATCHES* (kernel alone) */
-    int heads;                                    /* ATTENTION* */
+    int heads;                                    /* ATTENTION*, WINDOW_ATTENTION* */
     float scale;                                  /* ATTENTION* */
+    int shift[2];                                 /* WINDOW_ATTENTION*; kernel: its window */
     enum activation activation;
     bool training;        /* BATCH_NORM */
     float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of LAYER_NORM, ADAM */
@@ -230,6 +255,38 @@ enum {
     LNB_DX = 0, /* outputs */
     LNB_DWEIGHT,
     LNB_DBIAS,
+
+    POSITION_COORDS = 0,
+    POSITION_WEIGHT1,
+    POSITION_BIAS1,
+    POSITION_WEIGHT2,
+
+    POSITIONB_DTABLE = 0,
+    POSITIONB_TABLE,
+    POSITIONB_COORDS,
+    POSITIONB_WEIGHT1,
+    POSITIONB_BIAS1,
+    POSITIONB_WEIGHT2,
+
+    POSITIONB_DWEIGHT1 = 0, /* outputs */
+    POSITIONB_DBIAS1,
+    POSITIONB_DWEIGHT2,
+
+    WINDOW_QKV = 0,
+    WINDOW_QKV_BIAS,
+    WINDOW_LOGIT_SCALE,
+    WINDOW_TABLE,
+
+    WINDOWB_DY = 0,
+    WINDOWB_QKV,
+    WINDOWB_QKV_BIAS,
+    WINDOWB_LOGIT_SCALE,
+    WINDOWB_TABLE,
+
+    WINDOWB_DQKV = 0, /* outputs */
+    WINDOWB_DQKV_BIAS,
+    WINDOWB_DLOGIT_SCALE,
+    WINDOWB_DTABLE,
 
     FOLD_WEIGHT = 0,
     FOLD_BIAS,

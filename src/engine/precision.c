@@ -19,7 +19,11 @@ void graph_precision(struct graph *graph, enum dtype precision)
     if (graph->logits != NO_TENSOR)
         graph->tensors[graph->logits].dtype = DTYPE_F32;
     for (int i = 0; i < graph->op_count; i++)
-        if (graph->ops[i].type == OP_CROSS_ENTROPY) {
+        if (graph->ops[i].type == OP_POSITION_BIAS) {
+            graph->tensors[graph->ops[i].outputs[0]].dtype = DTYPE_F32;
+        } else if (graph->ops[i].type == OP_POSITION_BIAS_BACKWARD) {
+            graph->tensors[graph->ops[i].inputs[POSITIONB_DTABLE]].dtype = DTYPE_F32;
+        } else if (graph->ops[i].type == OP_CROSS_ENTROPY) {
             graph->tensors[graph->ops[i].inputs[0]].dtype = DTYPE_F32;
             graph->tensors[graph->ops[i].outputs[1]].dtype = DTYPE_F32; /* probabilities */
         }

@@ -185,6 +185,38 @@ static inline tensor_id build_transformer(struct graph *graph, const struct op_c
     return nn_layer_norm(graph, "ln2", nn_first_token(graph, x), 1e-6);
 }
 
+/* kernel: the window; padding: the shift; groups: heads. */
+static inline tensor_id build_window_attention(struct graph *graph, const struct op_case *c)
+{
+    struct op_attrs attrs = {
+        .kernel = {c->kernel[0], c->kernel[1]}, .shift = {c->padding[0], c->padding[1]}, .heads = c->groups};
+    int64_t places = (2 * c->kernel[0] - 1) * (2 * c->kernel[1] - 1);
+    tensor_id qkv = case_input(graph, 4, (int64_t[]){c->n, c->h, c->w, 3 * c->c});
+    tensor_id qkv_bias = case_param(graph, "qkv.bias", 1, (int64_t[]){3 * c->c});
+    tensor_id logit_scale = case_param(graph, "logit_scale", 3, (int64_t[]){c->groups, 1, 1});
+    tensor_id table = case_param(graph, "table", 2, (int64_t[]){c->groups, places});
+
+    return case_finish(graph, c, nn_window_attention_op(graph, &attrs, qkv, qkv_bias, logit_scale, table));
+}
+
+/* kernel: the window; groups: heads. */
+static inline tensor_id build_position_bias(struct graph *graph, const struct op_case *c)
+{
+    int64_t shape[] = {1, 2 * c->kernel[0] - 1, 2 * c->kernel[1] - 1, 2};
+    tensor_id coords = graph_tensor(graph, TENSOR_BUFFER, DTYPE_F32, 4, shape, "coords");
+    tensor_id weight1 = case_param(graph, "weight1", 2, (int64_t[]){c->c, 2});
+    tensor_id bias1 = case_param(graph, "bias1", 1, (int64_t[]){c->c});
+    tensor_id weight2 = case_param(graph, "weight2", 2, (int64_t[]){c->groups, c->c});
+    tensor_id table = nn_position_bias_op(graph, coords, weight1, bias1, weight2);
+
+    return c->flags & CASE_INFER ? nn_add(graph, table, case_input(graph, 2, graph->tensors[table].shape)) : table;
+}
+
+static inline tensor_id build_patch_merge(struct graph *graph, const struct op_case *c)
+{
+    return nn_patch_merge(graph, case_image(graph, c));
+}
+
 static inline tensor_id build_cross_entropy(struct graph *graph, const struct op_case *c)
 {
     return nn_cross_entropy(graph, case_input(graph, 2, (int64_t[]){c->n, c->out}));
@@ -259,6 +291,17 @@ static inline tensor_id build_bottleneck(struct graph *graph, const struct op_ca
     {                                                                                                                  \
         "attention " #n_ "x" #tokens_ " heads " #heads_ " of " #dim_ " " #flags_, build_attention, n_, tokens_, 1,     \
             (heads_) * (dim_), 0, {0}, {0}, {0}, heads_, flags_                                                        \
+    }
+#define WINDOWS(n_, h_, w_, c_, heads_, window_, shift_, flags_)                                                       \
+    {                                                                                                                  \
+        "window attention " #n_ "x" #h_ "x" #w_ "x" #c_ " heads " #heads_ " window " #window_ " shift " #shift_        \
+        " " #flags_,                                                                                                   \
+            build_window_attention, n_, h_, w_, c_, 0, {window_, window_}, {0}, {shift_, shift_}, heads_, flags_       \
+    }
+#define POSITIONS(middle_, heads_, window_, flags_)                                                                    \
+    {                                                                                                                  \
+        "position bias " #middle_ " heads " #heads_ " window " #window_ " " #flags_, build_position_bias, 0, 0, 0,     \
+            middle_, 0, {window_, window_}, {0}, {0}, heads_, flags_                                                   \
     }
 #define PLAIN(build_, n_, h_, w_, c_, o_, flags_)                                                                      \
     {                                                                                                                  \
@@ -344,6 +387,18 @@ static const struct op_case op_cases[] = {
     ATTENTION(3, 197, 2, 64, CASE_INFER),
     PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, 0),
     PATCHES(build_transformer, 1, 32, 16, 3, 16, 3, CASE_INFER),
+
+    WINDOWS(1, 8, 8, 32, 1, 8, 0, 0),
+    WINDOWS(1, 16, 13, 32, 1, 8, 4, 0),
+    WINDOWS(2, 3, 2, 64, 2, 8, 4, 0),
+    WINDOWS(2, 16, 24, 96, 3, 8, 4, CASE_INFER),
+    WINDOWS(2, 11, 19, 64, 2, 8, 4, CASE_ADAM),
+    WINDOWS(2, 28, 28, 192, 6, 8, 0, CASE_INFER),
+    POSITIONS(64, 3, 8, 0),
+    POSITIONS(512, 24, 8, CASE_INFER),
+    POSITIONS(512, 32, 8, CASE_ADAM),
+    PLAIN(build_patch_merge, 2, 6, 4, 32, 0, 0),
+    PLAIN(build_patch_merge, 1, 7, 5, 12, 0, 0),
 
     PLAIN(build_cross_entropy, 5, 0, 0, 0, 37, 0),
     PLAIN(build_cross_entropy, 1, 0, 0, 0, 2, 0),

@@ -76,6 +76,14 @@ REF_KERNEL(attention_backward);
 REF_KERNEL(cross_entropy); /* loss.c */
 REF_KERNEL(cross_entropy_backward);
 
+REF_KERNEL(position_bias); /* window.c */
+REF_KERNEL(position_bias_backward);
+REF_PREPARE(window_attention); /* of both */
+REF_KERNEL(window_attention);
+REF_KERNEL(window_attention_backward);
+REF_KERNEL(patch_merge);
+REF_KERNEL(patch_merge_backward);
+
 REF_KERNEL(adam); /* optim.c */
 
 #endif

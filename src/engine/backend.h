@@ -84,6 +84,10 @@ struct backend {
 
     bool half_precision; /* BF16 activations and gradients (precision.h) */
 
+    /* Activations of at least so many bytes are rather made again in the backward than kept (recompute.h): where memory
+     * is scarcer than time. 0: all are kept. */
+    size_t recompute_bytes;
+
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */
     /* (optional) Sets op->scratch_bytes, and bytes of outputs and of DERIVED inputs, to what prepare is likely to
      * choose; they come as plain sizes, STATE outputs as 0. Called once for ops of equal attributes, shapes and roles.

@@ -76,4 +76,5 @@ struct backend cuda_backend = {
     .library_bytes = (uint64_t)541 << 20, /* a CUDA context with cuDNN and cuBLASLt, measured on an H100 */
     .version = load_and_ask,
     .half_precision = true,
+    .recompute_bytes = RECOMPUTE_BYTES,
 };

@@ -11,6 +11,7 @@
 #include "engine/nn.h"
 #include "engine/optim.h"
 #include "engine/precision.h"
+#include "engine/recompute.h"
 
 const char *const *net_models(void)
 {
@@ -24,7 +25,8 @@ const char *net_class_name(const char *model)
     return found ? found->class_name : NULL;
 }
 
-struct graph *net_graph(const struct model *model, const struct net_config *config, int n, bool training)
+struct graph *net_graph(const struct model *model, const struct net_config *config, const struct backend *backend,
+                        int n, bool training)
 {
     const int64_t shape[] = {n, config->image_size, config->image_size, 3};
     struct graph *graph = graph_new(training);
@@ -45,6 +47,8 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
         graph_adam(graph, config->learning_rate);
     }
     graph_precision(graph, config->precision);
+    if (training)
+        graph_recompute(graph, backend->recompute_bytes);
     if (config->keep_inputs) {
         graph->tensors[graph->input].keep = true;
         if (training)
@@ -119,7 +123,7 @@ bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, stru
             return true;
         }
     }
-    graph = net_graph(net->model, &net->config, n, training);
+    graph = net_graph(net->model, &net->config, net->backend, n, training);
     if (!graph)
         return err_set(err, ERR_MEMORY, "no memory for a graph");
     if (net->keep_gradients)

@@ -31,9 +31,10 @@ struct net {
     bool keep_gradients; /* see net_keep_gradients() */
 };
 
-/* The graph for n images. Training: with loss, gradients and Adam; else as for inference, batch norm folded. NULL
- * without memory; a failed graph carries its error. */
-struct graph *net_graph(const struct model *model, const struct net_config *config, int n, bool training);
+/* The graph for n images, as the backend likes it. Training: with loss, gradients and Adam; else as for inference,
+ * batch norm folded. NULL without memory; a failed graph carries its error. */
+struct graph *net_graph(const struct model *model, const struct net_config *config, const struct backend *backend,
+                        int n, bool training);
 
 /* The plan for n images, made when there is none, its arena bound. */
 bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, struct err *err);

@@ -61,7 +61,7 @@ struct net_memory net_memory_of(const struct plan_memory *main, const struct pla
 static bool forecast(const struct net_config *config, const struct backend *backend, bool training,
                      struct plan_memory *ret, struct err *err)
 {
-    struct graph *graph = net_graph(model_find(config->model), config, config->batch_size, training);
+    struct graph *graph = net_graph(model_find(config->model), config, backend, config->batch_size, training);
     bool ok;
 
     if (!graph)

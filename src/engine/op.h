@@ -24,8 +24,13 @@
  *     Else: the running ones; nothing is written; save_* and mask are absent.
  * BATCH_NORM_BACKWARD: dy, x, y?, weight, save_mean, save_invstd, mask?, dy2?
  *                      -> dx, dweight, dbias, dresidual?
- *     g = dy + dy2; with act RELU (then y is given) g = 0 where y is 0; dresidual = g; the others follow from g.
+ *     g = dy + dy2; with act RELU g = 0 where y is 0; dresidual = g; the others follow from g.
  *     dy2: the second of two gradients of y, added here instead of by an ADD of its own.
+ *     With RELU y is there, or a mask that the forward has written: the plan then takes y away, so that it need not
+ *     live on.
+ * BATCH_NORM_APPLY: x, weight, bias, save_mean, save_invstd, residual? -> y
+ *     What BATCH_NORM has computed (up to rounding), once more from what it has saved; writes nothing else. It has no
+ *     gradient: recompute.h puts it into the backward, when gradients are there.
  *
  * LAYER_NORM: x (…,C), weight, bias, residual? -> y, save_mean?, save_invstd?
  *     y = (x - mean) / sqrt(var + eps) * weight + bias + residual, mean and biased variance of each row of C numbers;
@@ -120,6 +125,7 @@
     X(BATCH_NORM_BACKWARD, 8, 4, 1 << 0 | 1 << 7, 1 << 0 | 1 << 7)                                                     \
     X(LAYER_NORM, 4, 3, 1 << 0 | 1 << 3, 0)                                                                            \
     X(LAYER_NORM_BACKWARD, 6, 3, 1 << 0 | 1 << 1 | 1 << 5, 0)                                                          \
+    X(BATCH_NORM_APPLY, 6, 1, 1 << 0 | 1 << 5, 0)                                                                      \
     X(ACTIVATION, 1, 1, 1 << 0, 0)                                                                                     \
     X(ACTIVATION_BACKWARD, 2, 1, 1 << 0, 0)                                                                            \
     X(ADD, 2, 1, 1 << 0 | 1 << 1, 0)                                                                                   \
@@ -287,6 +293,12 @@ enum {
     WINDOWB_DQKV_BIAS,
     WINDOWB_DLOGIT_SCALE,
     WINDOWB_DTABLE,
+    BNA_X = 0,
+    BNA_WEIGHT,
+    BNA_BIAS,
+    BNA_SAVE_MEAN,
+    BNA_SAVE_INVSTD,
+    BNA_RESIDUAL,
 
     FOLD_WEIGHT = 0,
     FOLD_BIAS,

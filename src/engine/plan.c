@@ -63,10 +63,20 @@ static void after_prepare(struct graph *graph, const struct op *op)
             op_output(graph, op, i)->fixed = true;
 }
 
+/* A batch norm that keeps a mask does not look at y again. */
+static void drop_masked_y(const struct graph *graph, struct op *op)
+{
+    const struct tensor *mask = op->type == OP_BATCH_NORM_BACKWARD ? op_input(graph, op, BNB_MASK) : NULL;
+
+    if (mask && mask->bytes)
+        op->inputs[BNB_Y] = NO_TENSOR;
+}
+
 static bool prepare_op(struct plan *plan, struct op *op, struct err *err)
 {
     const struct kernel *kernel = &plan->backend->kernels[op->type];
 
+    drop_masked_y(plan->graph, op);
     before_prepare(plan->graph, op);
     if (!kernel->run)
         return err_set(err, ERR_BUG, "backend %s has no %s", plan->backend->name, op_info(op->type)->name);
@@ -224,6 +234,7 @@ static bool estimate_all(struct graph *graph, const struct backend *backend)
         struct op *op = &graph->ops[(i + graph->prologue_count) % graph->op_count];
         int k = 0;
 
+        drop_masked_y(graph, op);
         while (k < count && !same_problem(graph, &graph->ops[different[k]], op))
             k++;
         if (k < count) {

@@ -62,7 +62,8 @@ static bool compare_tensor(const char *what, const struct case_run *a, tensor_id
 static bool compare_runs(const struct op_case *c, const struct case_run *a, const struct case_run *b,
                          enum dtype precision, struct worst *worst, struct err *err)
 {
-    bool half = precision == DTYPE_BF16, net = c->build == build_block || c->build == build_bottleneck;
+    bool half = precision == DTYPE_BF16,
+         net = c->build == build_block || c->build == build_bottleneck || c->build == build_chain;
     double values = c->flags & CASE_ADAM ? half ? 1e-1 : 2e-3 : half ? net ? 6e-2 : 2e-2 : 1e-4;
     double gradients = half && net ? 0.6 : values;
     enum norm norm = half && net ? LENGTH : LARGEST;

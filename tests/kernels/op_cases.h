@@ -16,14 +16,16 @@
 #include "engine/optim.h"
 #include "engine/plan.h"
 #include "engine/precision.h"
+#include "engine/recompute.h"
 
 enum case_flags {
     CASE_BIAS = 1 << 0,
     CASE_RESIDUAL = 1 << 1,
     CASE_RELU = 1 << 2,
-    CASE_INFER = 1 << 3,   /* an inference graph: no gradients */
-    CASE_ADAM = 1 << 4,    /* and three optimizer steps */
-    CASE_READERS = 1 << 5, /* the output has two more readers, so that gradients are added */
+    CASE_INFER = 1 << 3,     /* an inference graph: no gradients */
+    CASE_ADAM = 1 << 4,      /* and three optimizer steps */
+    CASE_READERS = 1 << 5,   /* the output has two more readers, so that gradients are added */
+    CASE_RECOMPUTE = 1 << 6, /* fused runs keep no activation that can be made again */
 };
 
 struct op_case {
@@ -249,6 +251,22 @@ static inline tensor_id build_block(struct graph *graph, const struct op_case *c
     return nn_relu(graph, nn_add(graph, y, x));
 }
 
+/* Residual sums one after the other, the first over a batch norm: of their outputs every second one can be made again.
+ */
+static inline tensor_id build_chain(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", case_image(graph, c), c->out, 1, 1, 0)), y;
+
+    for (int i = 0; i < 4; i++) {
+        size_t scope = graph_push(graph, "%d", i);
+
+        y = nn_batch_norm(graph, "bn", nn_conv2d(graph, "conv", x, c->out, 3, 1, 1));
+        x = nn_relu(graph, nn_add(graph, y, x));
+        graph_pop(graph, scope);
+    }
+    return x;
+}
+
 /* A bottleneck with stride and downsample, pooled, to a loss. */
 static inline tensor_id build_bottleneck(struct graph *graph, const struct op_case *c)
 {
@@ -409,6 +427,7 @@ static const struct op_case op_cases[] = {
     STEM(1, 32, 14, 16, 7, 3, CASE_INFER | CASE_RELU),
     STEM(2, 13, 16, 8, 7, 3, 0),
     STEM(3, 11, 12, 16, 3, 1, 0),
+    STEM(2, 16, 20, 24, 7, 3, CASE_ADAM | CASE_RECOMPUTE),
 
     PLAIN(build_block, 2, 9, 7, 5, 16, 0),
     PLAIN(build_block, 1, 8, 8, 16, 24, 0),
@@ -416,6 +435,11 @@ static const struct op_case op_cases[] = {
     PLAIN(build_block, 2, 9, 7, 5, 16, CASE_INFER),
     PLAIN(build_bottleneck, 3, 37, 33, 3, 7, 0),
     PLAIN(build_bottleneck, 2, 32, 32, 3, 5, 0),
+    PLAIN(build_block, 2, 9, 7, 5, 16, CASE_RECOMPUTE),
+    PLAIN(build_block, 1, 5, 3, 4, 7, CASE_RECOMPUTE),
+    PLAIN(build_chain, 2, 9, 7, 5, 16, CASE_RECOMPUTE),
+    PLAIN(build_chain, 1, 6, 5, 3, 7, CASE_RECOMPUTE),
+    PLAIN(build_bottleneck, 3, 37, 33, 3, 7, CASE_RECOMPUTE),
     /* Adam only where no gradient is 0 but for rounding (a shift before another batch norm has such a one): the sign
      * of that rounding would decide about a whole step */
     CONV(2, 9, 7, 32, 48, 3, 3, 2, 2, 1, 1, 1, CASE_BIAS | CASE_ADAM),
@@ -556,6 +580,8 @@ static inline bool case_open_in(const struct op_case *c, const struct backend *b
     run->params = params_new(backend, run->stream);
     graph = case_graph(c, fuse, run);
     case_set_precision(graph, precision);
+    if (fuse && c->flags & CASE_RECOMPUTE)
+        graph_recompute(graph, 1);
     if (!plan_new(graph, backend, run->stream, run->params, &run->plan, err) ||
         !backend->alloc(run->stream, plan_memory(run->plan)->arena, &run->arena, err)) {
         case_close(run);

@@ -100,7 +100,8 @@ void cpu_estimate(struct graph *graph, struct op *op)
         op->scratch_bytes = NORM_SUMS;
     }
     state = op->type == OP_BATCH_NORM ? op_output(graph, op, BN_MASK) : NULL;
-    if (state && op->attrs.activation == ACTIVATION_RELU)
+    if (state && op->attrs.activation == ACTIVATION_RELU &&
+        tensor_channels(op_input(graph, op, BN_X)) % stream_simd()->block == 0)
         state->bytes = norm_mask_bytes(op_input(graph, op, BN_X));
     state = op->type == OP_MAX_POOL ? op_output(graph, op, 1) : NULL;
     if (state)

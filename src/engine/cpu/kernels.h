@@ -23,7 +23,9 @@ PREPARE(cpu_batch_norm_prepare);
 RUN(cpu_batch_norm);
 PREPARE(cpu_batch_norm_backward_prepare);
 RUN(cpu_batch_norm_backward);
-RELEASE(cpu_batch_norm_release); /* of both */
+PREPARE(cpu_batch_norm_apply_prepare);
+RUN(cpu_batch_norm_apply);
+RELEASE(cpu_batch_norm_release); /* of all three */
 PREPARE(cpu_fold_batch_norm_prepare);
 RUN(cpu_fold_batch_norm);
 RELEASE(cpu_fold_batch_norm_release);

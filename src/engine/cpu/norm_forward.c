@@ -16,8 +16,9 @@ struct forward {
     const struct norm_state *state;
     const float *x, *residual, *weight, *bias;
     float *running_mean, *running_var, *y, *save_mean, *save_invstd;
+    bool saved; /* BATCH_NORM_APPLY: save_* are given */
     uint8_t *mask;
-    struct moments *moments; /* of each item of a round */
+    struct moments *moments; /* of each item of a round; NULL: means and variances are given */
 };
 
 bool cpu_batch_norm_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
@@ -138,8 +139,10 @@ static void evaluate_item(const struct forward *f, const struct norm_item *item)
     double mean[SIMD_MAX_BLOCK], invstd[SIMD_MAX_BLOCK];
 
     for (int c = 0; c < channels; c++) {
-        mean[c] = f->running_mean[item->block * channels + c];
-        invstd[c] = 1 / sqrt((double)f->running_var[item->block * channels + c] + (double)f->op->attrs.eps);
+        int64_t at = item->block * channels + c;
+
+        mean[c] = f->saved ? f->save_mean[at] : f->running_mean[at];
+        invstd[c] = f->saved ? f->save_invstd[at] : 1 / sqrt((double)f->running_var[at] + (double)f->op->attrs.eps);
     }
     apply_item(f, item, mean, invstd);
 }
@@ -152,13 +155,13 @@ static void work(const struct forward *f)
 
     for (int64_t begin = 0; begin < state->blocks * state->parts; begin += state->round) {
         for (int slot = parallel_thread(); slot < state->round; slot += parallel_threads())
-            if (f->op->attrs.training && norm_item(state, begin, slot, &item))
+            if (f->moments && norm_item(state, begin, slot, &item))
                 item_moments(f, &item, &f->moments[slot]);
         if (state->parts > 1)
             parallel_barrier();
         for (int slot = parallel_thread(); slot < state->round; slot += parallel_threads())
             if (norm_item(state, begin, slot, &item)) {
-                if (f->op->attrs.training)
+                if (f->moments)
                     train_item(f, &item, &f->moments[slot - item.part]);
                 else
                     evaluate_item(f, &item);
@@ -193,12 +196,49 @@ bool cpu_batch_norm(struct stream *stream, const struct graph *graph, const stru
 
     if (!state->blocked)
         return ref_kernels[op->type].run(stream, graph, op, err);
-    f.moments = scratch_at(op, state->sums);
+    f.moments = op->attrs.training ? scratch_at(op, state->sums) : NULL;
     if (!norm_load(stream, op, OPERAND_X, op_input(graph, op, BN_X), &f.x, err) ||
         !norm_load(stream, op, OPERAND_RESIDUAL, op_input(graph, op, BN_RESIDUAL), &f.residual, err))
         return false;
     if (op->attrs.training && batches)
         ++*(int64_t *)batches->data;
+    PARALLEL(stream->threads)
+    work(&f);
+    return true;
+}
+
+bool cpu_batch_norm_apply_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, BNA_X), *residual = op_input(graph, op, BNA_RESIDUAL);
+    dnnl_memory_desc_t md;
+
+    if (!norm_prepare(stream, graph, op, x, 0, err))
+        return false;
+    return !((const struct norm_state *)op->state)->blocked ||
+           (norm_operand(stream, op, OPERAND_X, x, err) && norm_operand(stream, op, OPERAND_RESIDUAL, residual, err) &&
+            activation_output_md(stream, op_output(graph, op, 0), &md, err));
+}
+
+bool cpu_batch_norm_apply(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct norm_state *state = op->state;
+    struct forward f = {
+        .stream = stream,
+        .op = op,
+        .state = state,
+        .weight = data_of(op_input(graph, op, BNA_WEIGHT)),
+        .bias = data_of(op_input(graph, op, BNA_BIAS)),
+        .y = data_of(op_output(graph, op, 0)),
+        .save_mean = data_of(op_input(graph, op, BNA_SAVE_MEAN)),
+        .save_invstd = data_of(op_input(graph, op, BNA_SAVE_INVSTD)),
+        .saved = true,
+    };
+
+    if (!state->blocked)
+        return ref_kernels[op->type].run(stream, graph, op, err);
+    if (!norm_load(stream, op, OPERAND_X, op_input(graph, op, BNA_X), &f.x, err) ||
+        !norm_load(stream, op, OPERAND_RESIDUAL, op_input(graph, op, BNA_RESIDUAL), &f.residual, err))
+        return false;
     PARALLEL(stream->threads)
     work(&f);
     return true;

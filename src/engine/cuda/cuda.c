@@ -18,6 +18,7 @@ static const struct kernel kernels[OP_COUNT] = {
                                    .release = cuda_conv2d_release},
     [OP_BATCH_NORM] = {.prepare = cuda_batch_norm_prepare, .run = cuda_batch_norm},
     [OP_BATCH_NORM_BACKWARD] = {.prepare = cuda_batch_norm_backward_prepare, .run = cuda_batch_norm_backward},
+    [OP_BATCH_NORM_APPLY] = {.run = cuda_batch_norm_apply},
     [OP_ACTIVATION] = {.run = cuda_activation},
     [OP_ACTIVATION_BACKWARD] = {.run = cuda_activation_backward},
     [OP_ADD] = {.run = cuda_add},

@@ -34,6 +34,7 @@ CUDA_PREPARE(batch_norm); /* ops.c */
 CUDA_RUN(batch_norm);
 CUDA_PREPARE(batch_norm_backward);
 CUDA_RUN(batch_norm_backward);
+CUDA_RUN(batch_norm_apply);
 CUDA_PREPARE(fold_batch_norm);
 CUDA_RUN(fold_batch_norm);
 CUDA_PREPARE(image);

@@ -34,7 +34,7 @@ struct norm_forward_args {
     const float *weight, *bias;
     float *running_mean, *running_var;
     int64_t *batches;
-    float *save_mean, *save_invstd; /* training */
+    float *save_mean, *save_invstd; /* training; norm_apply reads them */
     void *y;
     uint8_t *mask;
 };
@@ -52,6 +52,8 @@ cudaError_t norm_forward_training(cudaStream_t stream, const struct norm_launch 
                                   const struct norm_forward_args *f);
 cudaError_t norm_forward_inference(cudaStream_t stream, const struct norm_launch *launch,
                                    const struct norm_forward_args *f);
+/* y alone, from the statistics that norm_forward_training() has saved. */
+cudaError_t norm_apply(cudaStream_t stream, const struct norm_launch *launch, const struct norm_forward_args *f);
 cudaError_t norm_backward(cudaStream_t stream, const struct norm_launch *launch, const struct norm_backward_args *b);
 
 /* out[c] = sum over rows of x[row][c], for gradients of biases. Scratch as above. */

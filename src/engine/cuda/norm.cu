@@ -287,19 +287,25 @@ dim3 apply_grid(const cut &c, int64_t rows)
 }
 
 template <typename T, int V>
-cudaError_t forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f, bool training)
+cudaError_t launch_apply(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f, bool training)
 {
     cut c = cut_of(l->rows, l->channels);
-    dim3 block(c.tx, c.ty);
 
-    if (training) {
-        statistics<T, V><<<dim3(c.columns, c.parts), block, 0, stream>>>((const T *)f->x, l->rows, l->channels,
-                                                                         (float *)l->scratch);
-        launch_add_parts(stream, l, c, finish_statistics<T>{(const T *)f->x, l->rows, l->eps, l->momentum, *f});
-    }
-    apply<T, V><<<apply_grid(c, l->rows), block, 0, stream>>>((const T *)f->x, l->rows, l->channels, training, l->relu,
-                                                              l->eps, (const T *)f->residual, (T *)f->y, *f);
+    apply<T, V><<<apply_grid(c, l->rows), dim3(c.tx, c.ty), 0, stream>>>((const T *)f->x, l->rows, l->channels,
+                                                                         training, l->relu, l->eps,
+                                                                         (const T *)f->residual, (T *)f->y, *f);
     return cudaGetLastError();
+}
+
+template <typename T, int V>
+cudaError_t forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f)
+{
+    cut c = cut_of(l->rows, l->channels);
+
+    statistics<T, V><<<dim3(c.columns, c.parts), dim3(c.tx, c.ty), 0, stream>>>((const T *)f->x, l->rows, l->channels,
+                                                                                (float *)l->scratch);
+    launch_add_parts(stream, l, c, finish_statistics<T>{(const T *)f->x, l->rows, l->eps, l->momentum, *f});
+    return launch_apply<T, V>(stream, l, f, true);
 }
 
 template <typename T, int V>
@@ -349,14 +355,21 @@ cudaError_t norm_forward_training(cudaStream_t stream, const struct norm_launch 
 
     if (norm_cluster_forward(stream, l, f, &status))
         return status;
-#define CALL(T, V) forward<T, V>(stream, l, f, true)
+#define CALL(T, V) forward<T, V>(stream, l, f)
     return DISPATCH(l->number, l->channels, CALL);
 #undef CALL
 }
 
 cudaError_t norm_forward_inference(cudaStream_t stream, const struct norm_launch *l, const struct norm_forward_args *f)
 {
-#define CALL(T, V) forward<T, V>(stream, l, f, false)
+#define CALL(T, V) launch_apply<T, V>(stream, l, f, false)
+    return DISPATCH(l->number, l->channels, CALL);
+#undef CALL
+}
+
+cudaError_t norm_apply(cudaStream_t stream, const struct norm_launch *l, const struct norm_forward_args *f)
+{
+#define CALL(T, V) launch_apply<T, V>(stream, l, f, true)
     return DISPATCH(l->number, l->channels, CALL);
 #undef CALL
 }

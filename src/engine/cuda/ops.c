@@ -91,6 +91,23 @@ bool cuda_batch_norm_backward(struct stream *stream, const struct graph *graph, 
     return cuda_ok(norm_backward(stream->queue, &launch, &args), "batch norm", err);
 }
 
+bool cuda_batch_norm_apply(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, BNA_X);
+    const struct norm_launch launch = norm_of(stream, op, x);
+    const struct norm_forward_args args = {
+        .x = x->data,
+        .residual = data_of(op_input(graph, op, BNA_RESIDUAL)),
+        .weight = data_of(op_input(graph, op, BNA_WEIGHT)),
+        .bias = data_of(op_input(graph, op, BNA_BIAS)),
+        .save_mean = data_of(op_input(graph, op, BNA_SAVE_MEAN)),
+        .save_invstd = data_of(op_input(graph, op, BNA_SAVE_INVSTD)),
+        .y = op_output(graph, op, 0)->data,
+    };
+
+    return cuda_ok(norm_apply(stream->queue, &launch, &args), "batch norm", err);
+}
+
 bool cuda_fold_batch_norm_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     struct tensor *weight = op_input(graph, op, FOLD_WEIGHT);

@@ -11,6 +11,7 @@ enum {
     INPUT_BUFFERS = 2,           /* on the device, which inputs pass through */
     MOST_WORKSPACE = 64 << 20,   /* of a convolution */
     LIKELY_WORKSPACE = 16 << 20,
+    RECOMPUTE_BYTES = 8 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
 };
 
 #endif

@@ -91,6 +91,28 @@ bool ref_batch_norm(struct stream *stream, const struct graph *graph, const stru
     return true;
 }
 
+bool ref_batch_norm_apply(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, BNA_X);
+    int64_t rows = tensor_rows(x), channels = tensor_channels(x);
+    const float *weight = ref_f32(op_input(graph, op, BNA_WEIGHT)), *bias = ref_f32(op_input(graph, op, BNA_BIAS));
+    const float *mean = ref_f32(op_input(graph, op, BNA_SAVE_MEAN));
+    const float *invstd = ref_f32(op_input(graph, op, BNA_SAVE_INVSTD));
+    const float *residual = ref_f32(op_input(graph, op, BNA_RESIDUAL));
+    float *y = ref_f32(op_output(graph, op, 0));
+
+    (void)stream, (void)err;
+#pragma omp parallel for
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < channels; c++) {
+            int64_t at = i * channels + c;
+            float value = (ref_f32(x)[at] - mean[c]) * invstd[c] * weight[c] + bias[c];
+
+            y[at] = ref_activate(op->attrs.activation, value + (residual ? residual[at] : 0));
+        }
+    return true;
+}
+
 /* With xhat = (x - mean) invstd, n rows, and sums over the rows of a channel:
  *   dbias = sum g, dweight = sum g xhat, dx = weight invstd (g - dbias / n - xhat dweight / n) */
 bool ref_batch_norm_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)

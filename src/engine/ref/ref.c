@@ -103,6 +103,7 @@ const struct kernel ref_kernels[OP_COUNT] = {
     [OP_LAYER_NORM_BACKWARD] = {.prepare = ref_layer_norm_backward_prepare,
                                 .run = ref_layer_norm_backward,
                                 .plain = true},
+    [OP_BATCH_NORM_APPLY] = {.run = ref_batch_norm_apply, .plain = true},
     [OP_ACTIVATION] = {.run = ref_activation, .plain = true},
     [OP_ACTIVATION_BACKWARD] = {.run = ref_activation_backward, .plain = true},
     [OP_ADD] = {.run = ref_add, .plain = true},

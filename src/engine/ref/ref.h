@@ -39,6 +39,7 @@ REF_PREPARE(batch_norm); /* norm.c */
 REF_KERNEL(batch_norm);
 REF_PREPARE(batch_norm_backward);
 REF_KERNEL(batch_norm_backward);
+REF_KERNEL(batch_norm_apply);
 REF_PREPARE(fold_batch_norm);
 REF_KERNEL(fold_batch_norm);
 

@@ -2,6 +2,7 @@
 #include "engine/cpu/estimate.h"
 
 #include "engine/cpu/conv.h"
+#include "engine/cpu/kernels.h"
 #include "engine/cpu/norm.h"
 
 /* Room for the sums of a batch norm; they are small whatever the threads. */
@@ -84,12 +85,36 @@ static bool conv_describe(struct graph *graph, struct op *op, struct conv_proble
     }
 }
 
+/* Ops whose prepare is cheap and does what is estimated: scratch for each thread, states. */
+static const struct {
+    enum op_type type;
+    bool (*prepare)(struct stream *stream, struct graph *graph, struct op *op, struct err *err);
+} as_prepared[] = {
+    {OP_LAYER_NORM_BACKWARD, cpu_layer_norm_backward_prepare},
+    {OP_ATTENTION, cpu_attention_prepare},
+    {OP_ATTENTION_BACKWARD, cpu_attention_backward_prepare},
+};
+
+static void prepare_as_estimate(struct graph *graph, struct op *op)
+{
+    const struct stream_config config = {0};
+    struct stream *stream;
+
+    for (size_t i = 0; i < sizeof as_prepared / sizeof *as_prepared; i++)
+        if (as_prepared[i].type == op->type && stream_open(&config, &stream, NULL)) {
+            as_prepared[i].prepare(stream, graph, op, NULL);
+            stream_close(stream);
+        }
+}
+
 void cpu_estimate(struct graph *graph, struct op *op)
 {
     const struct stream_config config = {0};
     struct tensor *state;
     struct conv_problem problem;
     struct stream *stream;
+
+    prepare_as_estimate(graph, op);
 
     if (conv_describe(graph, op, &problem)) {
         if (stream_open(&config, &stream, NULL)) {

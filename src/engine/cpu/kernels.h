@@ -55,6 +55,19 @@ PREPARE(cpu_linear_backward_weight_prepare);
 RUN(cpu_linear_backward_weight);
 RELEASE(cpu_linear_release); /* of all three */
 
+RUN(cpu_layer_norm);
+PREPARE(cpu_layer_norm_backward_prepare);
+RUN(cpu_layer_norm_backward);
+
+PREPARE(cpu_attention_prepare);
+RUN(cpu_attention);
+PREPARE(cpu_attention_backward_prepare);
+RUN(cpu_attention_backward);
+
+RUN(cpu_patches);
+RUN(cpu_tokens);
+RUN(cpu_tokens_backward);
+
 RUN(cpu_adam);
 PREPARE(cpu_reorder_prepare);
 RUN(cpu_reorder);

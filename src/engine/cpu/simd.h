@@ -41,6 +41,13 @@ struct adam_step {
     float one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
 };
 
+/* One row of a layer norm's gradient; dweight and dbias are added to. dx may be dy, x or add. */
+struct layer_norm_gradient {
+    const float *dy, *x, *weight, *add; /* add: may be NULL */
+    float mean, invstd;
+    float *dx, *dweight, *dbias;
+};
+
 struct simd {
     const char *name;
     int block; /* channels of a plane */
@@ -64,6 +71,18 @@ struct simd {
     void (*relu)(const float *x, float *y, int64_t count);                            /* max(x, 0) */
     void (*relu_backward)(const float *dy, const float *y, float *dx, int64_t count); /* dy where y > 0 */
     void (*scale)(const float *x, float factor, float *y, int64_t count);             /* factor x */
+    float (*dot)(const float *a, const float *b, int64_t count);
+
+    /* Rows of `count` numbers; y may be x or residual, which may be NULL. */
+    void (*layer_norm_row)(const float *x, const float *weight, const float *bias, const float *residual, float eps,
+                           int64_t count, float *y, float *ret_mean, float *ret_invstd);
+    void (*layer_norm_row_backward)(const struct layer_norm_gradient *args, int64_t count);
+    /* x = softmax(scale x); returns log(sum(exp(scale x))), with which `again` computes the same. */
+    float (*softmax_row)(float *x, float scale, int64_t count);
+    void (*softmax_row_again)(float *x, float scale, float log_sum, int64_t count);
+    /* dp = scale p (dp - product) */
+    void (*softmax_row_backward)(const float *p, float product, float scale, float *dp, int64_t count);
+
     void (*adam)(const struct adam_step *step, float *param, const float *grad, float *exp_avg, float *exp_avg_sq,
                  int64_t count);
 };

@@ -364,6 +364,8 @@ static void adam(const struct adam_step *step, float *param, const float *grad, 
     }
 }
 
+#include "engine/cpu/simd_rows.h"
+
 const struct simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .block = SIMD_BLOCK,
@@ -378,5 +380,11 @@ const struct simd SIMD_TABLE = {
     .relu = relu_forward,
     .relu_backward = relu_backward,
     .scale = scale,
+    .dot = dot,
+    .layer_norm_row = layer_norm_row,
+    .layer_norm_row_backward = layer_norm_row_backward,
+    .softmax_row = softmax_row,
+    .softmax_row_again = softmax_row_again,
+    .softmax_row_backward = softmax_row_backward,
     .adam = adam,
 };

@@ -5,24 +5,15 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
+#include "base/philox.h"
 
-static void philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4])
+static void draw_block(const struct random *random, uint64_t index, uint32_t out[4])
 {
-    uint32_t c[4] = {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ key[0], (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ key[1],
-                            (uint32_t)a};
-
-        for (int i = 0; i < 4; i++)
-            c[i] = next[i];
-        key[0] += 0x9E3779B9u;
-        key[1] += 0xBB67AE85u;
-    }
-    for (int i = 0; i < 4; i++)
-        out[i] = c[i];
+    out[0] = (uint32_t)index;
+    out[1] = (uint32_t)(index >> 32);
+    out[2] = (uint32_t)random->stream;
+    out[3] = (uint32_t)(random->stream >> 32);
+    philox(random->seed, out);
 }
 
 void random_init(struct random *random, uint64_t seed, uint64_t stream)
@@ -36,7 +27,7 @@ uint32_t random_u32(struct random *random)
 
     /* a stream that was set to another index begins anywhere in a block */
     if (random->block_end != end) {
-        philox(random->seed, random->stream, i / 4, random->block);
+        draw_block(random, i / 4, random->block);
         random->block_end = end;
     }
     return random->block[i % 4];

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/activation.h"
+
 /* Gradients that have arrived at a tensor and are not added up yet. */
 struct arrived {
     tensor_id first, second;
@@ -114,16 +116,17 @@ static void linear_backward(struct autograd *ad, const struct op *op, tensor_id 
 
 static void batch_norm_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
 {
-    bool relu = op->attrs.activation != ACTIVATION_NONE;
+    bool from_y = activation_info(op->attrs.activation)->from_y, by_y = op->attrs.activation && from_y;
     tensor_id inputs[] = {
         [BNB_DY] = dy,
         [BNB_X] = op->inputs[BN_X],
-        [BNB_Y] = relu ? op->outputs[BN_Y] : NO_TENSOR,
+        [BNB_Y] = by_y ? op->outputs[BN_Y] : NO_TENSOR,
         [BNB_WEIGHT] = op->inputs[BN_WEIGHT],
         [BNB_SAVE_MEAN] = op->outputs[BN_SAVE_MEAN],
         [BNB_SAVE_INVSTD] = op->outputs[BN_SAVE_INVSTD],
-        [BNB_MASK] = relu ? output(op, BN_MASK) : NO_TENSOR,
+        [BNB_MASK] = by_y ? output(op, BN_MASK) : NO_TENSOR,
         [BNB_DY2] = dy2,
+        [BNB_BIAS] = from_y ? NO_TENSOR : op->inputs[BN_BIAS],
     };
     tensor_id outputs[] = {
         [BNB_DX] = new_gradient(ad, op->inputs[BN_X]),
@@ -134,7 +137,9 @@ static void batch_norm_backward(struct autograd *ad, const struct op *op, tensor
 
     if (!op->attrs.training)
         graph_fail(ad->graph, ERR_BUG, "BATCH_NORM outside training has no gradient");
-    graph_op(ad->graph, OP_BATCH_NORM_BACKWARD, &op->attrs, 8, inputs, 4, outputs);
+    if (!from_y && input(op, BN_RESIDUAL) != NO_TENSOR)
+        graph_fail(ad->graph, ERR_BUG, "BATCH_NORM has no gradient of a residual through this activation");
+    graph_op(ad->graph, OP_BATCH_NORM_BACKWARD, &op->attrs, 9, inputs, 4, outputs);
     arrive(ad, op->inputs[BN_X], outputs[BNB_DX]);
     arrive(ad, op->inputs[BN_WEIGHT], outputs[BNB_DWEIGHT]);
     arrive(ad, op->inputs[BN_BIAS], outputs[BNB_DBIAS]);
@@ -181,6 +186,13 @@ static void activation_backward(struct autograd *ad, const struct op *op, tensor
 {
     (void)dy2;
     arrive(ad, op->inputs[0], dy);
+}
+
+static void dropout_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    (void)dy2;
+    append(ad, OP_DROPOUT_BACKWARD, op, dy, op->inputs[DROPOUT_STEP], op->inputs[DROPOUT_X]);
+    arrive(ad, input(op, DROPOUT_RESIDUAL), dy);
 }
 
 static void max_pool_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
@@ -304,17 +316,21 @@ static backward_rule *const rules[OP_COUNT] = {
     [OP_POSITION_BIAS] = position_bias_backward,
     [OP_WINDOW_ATTENTION] = window_attention_backward,
     [OP_PATCH_MERGE] = patch_merge_backward,
+    [OP_DROPOUT] = dropout_backward,
 };
 
 /* dy through an op's activation; BATCH_NORM_BACKWARD does that itself. */
 static tensor_id through_activation(struct autograd *ad, const struct op *op, tensor_id dy)
 {
-    tensor_id d;
+    bool from_y = activation_info(op->attrs.activation)->from_y;
+    tensor_id d, at = from_y ? op->outputs[0] : op->inputs[0];
 
     if (op->attrs.activation == ACTIVATION_NONE)
         return dy;
+    if (!from_y && op->type != OP_ACTIVATION)
+        graph_fail(ad->graph, ERR_BUG, "%s has no gradient through its activation", op_info(op->type)->name);
     d = new_gradient(ad, op->outputs[0]);
-    graph_op(ad->graph, OP_ACTIVATION_BACKWARD, &op->attrs, 2, (tensor_id[]){dy, op->outputs[0]}, 1, &d);
+    graph_op(ad->graph, OP_ACTIVATION_BACKWARD, &op->attrs, 2, (tensor_id[]){dy, at}, 1, &d);
     return d;
 }
 

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/activation.h"
+
 #define GONE OP_COUNT /* type of an op that was merged into another */
 
 struct fuser {
@@ -42,6 +44,10 @@ static struct op *sole_producer(const struct fuser *f, tensor_id t, unsigned typ
     return op && types >> op->type & 1 && op->attrs.activation == ACTIVATION_NONE ? op : NULL;
 }
 
+enum {
+    RESIDUAL_OPS = 1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_LAYER_NORM | 1u << OP_LINEAR | 1u << OP_DROPOUT
+};
+
 /* Where an op takes a tensor that is added to its result; -1: nowhere. */
 static int residual_slot(enum op_type type)
 {
@@ -49,6 +55,7 @@ static int residual_slot(enum op_type type)
            : type == OP_BATCH_NORM ? BN_RESIDUAL
            : type == OP_LAYER_NORM ? LN_RESIDUAL
            : type == OP_LINEAR     ? LINEAR_RESIDUAL
+           : type == OP_DROPOUT    ? DROPOUT_RESIDUAL
                                    : -1;
 }
 
@@ -110,8 +117,7 @@ static void merge_add(struct fuser *f, int i)
     struct op add = graph->ops[i];
 
     for (int k = 0; k < 2; k++) {
-        struct op *op = sole_producer(f, add.inputs[k],
-                                      1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_LAYER_NORM | 1u << OP_LINEAR);
+        struct op *op = sole_producer(f, add.inputs[k], RESIDUAL_OPS);
 
         if (!op || has_residual(op))
             continue;
@@ -124,13 +130,20 @@ static void merge_add(struct fuser *f, int i)
     }
 }
 
+/* Can the gradient be computed when what goes into the activation is not kept? A batch norm's backward computes it anew
+ * from its own input. */
+static bool may_merge(const struct graph *graph, const struct op *op, enum activation activation)
+{
+    return !graph->training || activation_info(activation)->from_y || (op->type == OP_BATCH_NORM && !has_residual(op));
+}
+
 static void merge_activation(struct fuser *f, int i)
 {
     struct op *activation = &f->graph->ops[i];
     struct op *op =
         sole_producer(f, activation->inputs[0], 1u << OP_CONV2D | 1u << OP_BATCH_NORM | 1u << OP_ADD | 1u << OP_LINEAR);
 
-    if (!op)
+    if (!op || !may_merge(f->graph, op, activation->attrs.activation))
         return;
     op->attrs.activation = activation->attrs.activation;
     op->outputs[0] = activation->outputs[0];

@@ -6,11 +6,11 @@
 #include "engine/graph.h"
 
 /* conv -> batch norm (inference)      becomes   conv with weights from a FOLD_BATCH_NORM in the prologue
- * conv | linear | batch norm | layer norm -> add  becomes   the same op with a residual, at the place of the add
- * conv | batch norm | add | linear -> activation   becomes   the same op with the activation
- * image -> conv                      tells the image the convolution's window (op.h)
- * image -> patches                   becomes   patches of bytes
- * each where nobody else reads the value in between. Sets graph->prologue_count. */
+ * conv | linear | batch norm | layer norm | dropout -> add   becomes   the same op with a residual, at the place of the
+ * add conv | batch norm | add | linear -> activation   becomes   the same op with the activation, in training only
+ * where the gradient can do without what goes into it (activation.h) image -> conv                      tells the image
+ * the convolution's window (op.h) image -> patches                   becomes   patches of bytes each where nobody else
+ * reads the value in between. Sets graph->prologue_count. */
 void graph_fuse(struct graph *graph);
 
 #endif

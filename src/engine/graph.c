@@ -18,7 +18,7 @@ struct graph *graph_new(bool training)
         return NULL;
     }
     graph->training = training;
-    graph->input = graph->labels = graph->logits = graph->loss = NO_TENSOR;
+    graph->input = graph->labels = graph->logits = graph->loss = graph->step = NO_TENSOR;
     graph_tensor(graph, TENSOR_STATE, DTYPE_F32, 0, NULL, NULL); /* tensor 0, see graph.h */
     return graph->failed ? graph_free(graph) : graph;
 }
@@ -118,6 +118,13 @@ tensor_id graph_like(struct graph *graph, enum tensor_role role, tensor_id other
     struct tensor like = graph->tensors[other]; /* a copy: the table may move */
 
     return graph_tensor(graph, role, like.dtype, like.rank, like.shape, NULL);
+}
+
+tensor_id graph_step(struct graph *graph)
+{
+    if (graph->step == NO_TENSOR)
+        graph->step = graph_tensor(graph, TENSOR_COUNTER, DTYPE_I64, 0, NULL, "step");
+    return graph->step;
 }
 
 static tensor_id *copy_list(struct graph *graph, int *count, const tensor_id *list)

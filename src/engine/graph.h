@@ -32,8 +32,17 @@ enum tensor_role {
         TENSOR_ROLE_COUNT
 };
 
-/* Distribution of a parameter before training. */
-enum init_kind { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM };
+/* Distribution of a parameter before training. Layers (nn.h) turn the first three, whose scale follows from the shape
+ * of a weight, into one of the others. */
+enum init_kind {
+    INIT_TORCH,   /* uniform in ±1/sqrt(fan in): what PyTorch's own layers begin with */
+    INIT_KAIMING, /* normal, variance 2 / fan out */
+    INIT_XAVIER,  /* uniform, variance 2 / (fan in + fan out) */
+    INIT_ZERO,
+    INIT_ONE,
+    INIT_NORMAL, /* torchvision's truncated normals too: they are cut off at 50 standard deviations */
+    INIT_UNIFORM,
+};
 struct init {
     enum init_kind kind;
     double scale; /* NORMAL: standard deviation; UNIFORM: half width around 0 */
@@ -80,7 +89,11 @@ struct graph {
     int op_count, op_capacity;
     int prologue_count; /* the first so many ops are the prologue: they depend on persistent tensors only */
     int slots[TENSOR_ROLE_COUNT];
-    bool training;                         /* layers behave as in training: batch statistics */
+    bool training;         /* layers behave as in training: batch statistics, dropout */
+    bool no_dropout;       /* but for dropout and stochastic depth, which do nothing */
+    uint64_t seed;         /* of random ops */
+    uint32_t random_count; /* random ops so far */
+    tensor_id step;        /* COUNTER: optimizer steps done; NO_TENSOR: nobody has asked, graph_step() */
     tensor_id input, labels, logits, loss; /* NO_TENSOR where the graph has none */
     const tensor_id *gradients; /* by tensor, for the tensors there were when graph_backward() ran; or NULL */
     int gradient_count;
@@ -105,6 +118,9 @@ void *graph_alloc(struct graph *graph, size_t size);
 tensor_id graph_tensor(struct graph *graph, enum tensor_role role, enum dtype dtype, int rank, const int64_t *shape,
                        const char *name);
 tensor_id graph_like(struct graph *graph, enum tensor_role role, tensor_id other); /* dtype and shape of another */
+
+/* The COUNTER of optimizer steps, made at the first call. */
+tensor_id graph_step(struct graph *graph);
 
 /* Appends an op. Lists are copied; trailing NO_TENSOR are cut. NULL when the graph has failed. */
 struct op *graph_op(struct graph *graph, enum op_type type, const struct op_attrs *attrs, int input_count,

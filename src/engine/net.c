@@ -34,6 +34,8 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
 
     if (!graph)
         return NULL;
+    graph->seed = config->seed;
+    graph->no_dropout = config->no_dropout;
     graph->input = graph_tensor(graph, TENSOR_INPUT, DTYPE_U8, 4, shape, "images");
     logits = model->build(graph, model->size, nn_image(graph, graph->input), config->num_classes);
     graph->logits = logits;

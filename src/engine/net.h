@@ -24,6 +24,7 @@ struct net_config {
     bool load_follows;                       /* net_load() comes next: only the last layer's weights are drawn */
     double learning_rate;                    /* Adam, betas 0.9 0.999, eps 1e-8, no weight decay */
     bool keep_inputs;                        /* for net_repeat() */
+    bool no_dropout;                         /* dropout and stochastic depth do nothing: for comparisons */
 };
 
 /* What a run takes, in bytes, known before it starts. */

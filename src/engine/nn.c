@@ -5,13 +5,31 @@
 
 #define COUNT(list) (int)(sizeof(list) / sizeof *(list))
 
-static tensor_id param(struct graph *graph, const char *name, int rank, const int64_t *shape, enum init_kind kind,
-                       double scale)
+static tensor_id param(struct graph *graph, const char *name, int rank, const int64_t *shape, struct init init)
 {
     tensor_id id = graph_tensor(graph, TENSOR_PARAM, DTYPE_F32, rank, shape, name);
 
-    graph->tensors[id].init = (struct init){kind, scale};
+    graph->tensors[id].init = init;
     return id;
+}
+
+/* An initial distribution with the scale that follows from the weight's shape (O, I, …). torch.nn.init's fans: I or O
+ * times the numbers of a kernel. */
+static struct init resolve(struct init init, int rank, const int64_t *shape)
+{
+    double area = rank == 4 ? (double)(shape[2] * shape[3]) : 1;
+    double fan_in = (double)shape[1] * area, fan_out = (double)shape[0] * area;
+
+    switch (init.kind) {
+    case INIT_KAIMING:
+        return (struct init){INIT_NORMAL, sqrt(2 / fan_out)};
+    case INIT_XAVIER:
+        return (struct init){INIT_UNIFORM, sqrt(6 / (fan_in + fan_out))};
+    case INIT_TORCH:
+        return (struct init){INIT_UNIFORM, sqrt(1 / fan_in)};
+    default:
+        return init;
+    }
 }
 
 static tensor_id buffer(struct graph *graph, const char *name, enum dtype dtype, int rank, const int64_t *shape,
@@ -81,30 +99,40 @@ tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor
     return y;
 }
 
-tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, int channels, int kernel, int stride,
-                    int padding)
+tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, struct conv2d conv)
 {
-    struct op_attrs attrs = {
-        .kernel = {kernel, kernel}, .stride = {stride, stride}, .padding = {padding, padding}, .groups = 1};
-    int64_t shape[] = {channels, tensor_channels(&graph->tensors[x]), kernel, kernel};
+    int stride = conv.stride ? conv.stride : 1, groups = conv.groups ? conv.groups : 1;
+    struct op_attrs attrs = {.kernel = {conv.kernel, conv.kernel},
+                             .stride = {stride, stride},
+                             .padding = {conv.padding, conv.padding},
+                             .groups = groups};
+    int64_t shape[] = {conv.channels, tensor_channels(&graph->tensors[x]) / groups, conv.kernel, conv.kernel};
     size_t scope = graph_push(graph, "%s", name);
-    double fan_out = (double)channels * kernel * kernel;
-    tensor_id weight = param(graph, "weight", 4, shape, INIT_NORMAL, sqrt(2 / fan_out));
-    tensor_id y = nn_conv2d_op(graph, &attrs, x, weight, NO_TENSOR, NO_TENSOR);
+    tensor_id weight = param(graph, "weight", 4, shape, resolve(conv.weight, 4, shape)), bias = NO_TENSOR, y;
 
+    if (tensor_channels(&graph->tensors[x]) % groups || conv.channels % groups)
+        graph_fail(graph, ERR_BUG, "%schannels do not divide into %d groups", graph->scope, groups);
+    if (conv.bias)
+        bias = param(graph, "bias", 1, shape, resolve(conv.bias_init, 4, shape));
+    y = nn_conv2d_op(graph, &attrs, x, weight, bias, NO_TENSOR);
     graph_pop(graph, scope);
     return y;
 }
 
 tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x)
 {
-    struct op_attrs attrs = {.training = graph->training, .eps = 1e-5f, .momentum = 0.1f};
+    return nn_batch_norm_with(graph, name, x, 1e-5f, 0.1f);
+}
+
+tensor_id nn_batch_norm_with(struct graph *graph, const char *name, tensor_id x, float eps, float momentum)
+{
+    struct op_attrs attrs = {.training = graph->training, .eps = eps, .momentum = momentum};
     const int64_t shape[] = {tensor_channels(&graph->tensors[x])};
     size_t scope = graph_push(graph, "%s", name);
     tensor_id inputs[] = {
         [BN_X] = x,
-        [BN_WEIGHT] = param(graph, "weight", 1, shape, INIT_ONE, 0),
-        [BN_BIAS] = param(graph, "bias", 1, shape, INIT_ZERO, 0),
+        [BN_WEIGHT] = param(graph, "weight", 1, shape, (struct init){.kind = INIT_ONE}),
+        [BN_BIAS] = param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO}),
         [BN_RUNNING_MEAN] = buffer(graph, "running_mean", DTYPE_F32, 1, shape, INIT_ZERO),
         [BN_RUNNING_VAR] = buffer(graph, "running_var", DTYPE_F32, 1, shape, INIT_ONE),
         [BN_BATCHES] = buffer(graph, "num_batches_tracked", DTYPE_I64, 0, NULL, INIT_ZERO),
@@ -131,8 +159,8 @@ tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, doub
     size_t scope = graph_push(graph, "%s", name);
     tensor_id inputs[] = {
         [LN_X] = x,
-        [LN_WEIGHT] = param(graph, "weight", 1, shape, INIT_ONE, 0),
-        [LN_BIAS] = param(graph, "bias", 1, shape, INIT_ZERO, 0),
+        [LN_WEIGHT] = param(graph, "weight", 1, shape, (struct init){.kind = INIT_ONE}),
+        [LN_BIAS] = param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO}),
     };
     tensor_id outputs[] = {
         [LN_Y] = graph_like(graph, TENSOR_ACTIVATION, x), [LN_SAVE_MEAN] = NO_TENSOR, [LN_SAVE_INVSTD] = NO_TENSOR};
@@ -146,9 +174,14 @@ tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, doub
     return outputs[LN_Y];
 }
 
+tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x)
+{
+    return elementwise(graph, OP_ACTIVATION, &(struct op_attrs){.activation = activation}, 1, &x);
+}
+
 tensor_id nn_relu(struct graph *graph, tensor_id x)
 {
-    return elementwise(graph, OP_ACTIVATION, &(struct op_attrs){.activation = ACTIVATION_RELU}, 1, &x);
+    return nn_activation(graph, ACTIVATION_RELU, x);
 }
 
 tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b)
@@ -156,6 +189,29 @@ tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b)
     if (!tensor_same_shape(&graph->tensors[a], &graph->tensors[b]))
         graph_fail(graph, ERR_BUG, "%sadd: shapes differ", graph->scope);
     return elementwise(graph, OP_ADD, NULL, 2, (tensor_id[]){a, b});
+}
+
+static tensor_id dropout(struct graph *graph, tensor_id x, double p, bool rows)
+{
+    struct op_attrs attrs = {.p = (float)p, .rows = rows, .seed = graph->seed};
+
+    if (p < 0 || p >= 1)
+        graph_fail(graph, ERR_BUG, "%sdropout of %g", graph->scope, p);
+    if (!graph->training || graph->no_dropout || p <= 0)
+        return x;
+    attrs.number = ++graph->random_count;
+    return elementwise(graph, OP_DROPOUT, &attrs, 2,
+                       (tensor_id[]){[DROPOUT_X] = x, [DROPOUT_STEP] = graph_step(graph)});
+}
+
+tensor_id nn_dropout(struct graph *graph, tensor_id x, double p)
+{
+    return dropout(graph, x, p, false);
+}
+
+tensor_id nn_stochastic_depth(struct graph *graph, tensor_id x, double p)
+{
+    return dropout(graph, x, p, true);
 }
 
 tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x)
@@ -206,15 +262,16 @@ tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tenso
     return y;
 }
 
-tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, int features)
+tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, struct linear linear)
 {
-    int64_t in = tensor_channels(&graph->tensors[x]);
+    int64_t shape[] = {linear.features, tensor_channels(&graph->tensors[x]), 1, 1};
     size_t scope = graph_push(graph, "%s", name);
-    double bound = 1 / sqrt((double)in);
-    tensor_id weight = param(graph, "weight", 2, (int64_t[]){features, in}, INIT_UNIFORM, bound);
-    tensor_id bias = param(graph, "bias", 1, (int64_t[]){features}, INIT_UNIFORM, bound);
-    tensor_id y = nn_linear_op(graph, x, weight, bias);
+    tensor_id weight = param(graph, "weight", linear.pixel ? 4 : 2, shape, resolve(linear.weight, 2, shape));
+    tensor_id bias = NO_TENSOR, y;
 
+    if (!linear.no_bias)
+        bias = param(graph, "bias", 1, shape, resolve(linear.bias, 2, shape));
+    y = nn_linear_op(graph, x, weight, bias);
     graph_pop(graph, scope);
     return y;
 }

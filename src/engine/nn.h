@@ -9,13 +9,33 @@
 /* (N,H,W,3) bytes -> (N,H,W,3) in [0,1]. */
 tensor_id nn_image(struct graph *graph, tensor_id x);
 
-/* Square kernel, no bias; weight kaiming normal, fan out. x (N,H,W,C) -> (N,OH,OW,channels). */
-tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, int channels, int kernel, int stride,
-                    int padding);
+/* A convolution with a square kernel. What is left 0: stride 1, one group, no bias. Weights begin with `weight`, which
+ * is PyTorch's own INIT_TORCH when left 0; so is the bias's `bias_init`. */
+struct conv2d {
+    int channels, kernel, stride, padding, groups;
+    bool bias;
+    struct init weight, bias_init;
+};
 
-/* eps 1e-5, momentum 0.1; weight 1, bias 0. In a training graph with the batch's statistics. */
-tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x);
+/* x (N,H,W,C) -> (N,OH,OW,channels) */
+tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, struct conv2d conv);
 
+/* A linear layer with bias, unless there is none; initial values as above. pixel: the weight has a 1×1 convolution's
+ * shape (features,in,1,1), for networks that convolve images of one pixel, which are (N,C) here. */
+struct linear {
+    int features;
+    bool no_bias, pixel;
+    struct init weight, bias;
+};
+
+/* x (…,in) -> (…,features) */
+tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, struct linear linear);
+
+/* weight 1, bias 0. In a training graph with the batch's statistics. */
+tensor_id nn_batch_norm_with(struct graph *graph, const char *name, tensor_id x, float eps, float momentum);
+tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x); /* eps 1e-5, momentum 0.1 */
+
+tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x);
 /* Over the last dimension; weight 1, bias 0. */
 tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps);
 
@@ -24,8 +44,10 @@ tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b);
 tensor_id nn_max_pool(struct graph *graph, tensor_id x, int kernel, int stride, int padding);
 tensor_id nn_global_avg_pool(struct graph *graph, tensor_id x); /* (N,H,W,C) -> (N,C) */
 
-/* weight and bias uniform in ±1/sqrt(in). x (…,in) -> (…,features). */
-tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, int features);
+/* A share p of the numbers becomes 0, the others grow by 1 / (1 - p); stochastic depth: a share p of the images, as
+ * torchvision's mode "row". x itself outside training and for p = 0. */
+tensor_id nn_dropout(struct graph *graph, tensor_id x, double p);
+tensor_id nn_stochastic_depth(struct graph *graph, tensor_id x, double p);
 
 /* The mean loss of a batch; sets graph->logits, labels and loss, and sums into the COUNTER `stats` (op.h). */
 tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits);

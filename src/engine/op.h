@@ -22,9 +22,11 @@
  *     the unbiased variance (0 when there is one value a channel); num_batches_tracked += 1; save_* (C) are for the
  *     backward; mask is a STATE (below) for backends that would rather keep bits than look at y again.
  *     Else: the running ones; nothing is written; save_* and mask are absent.
- * BATCH_NORM_BACKWARD: dy, x, y?, weight, save_mean, save_invstd, mask?, dy2?
+ * BATCH_NORM_BACKWARD: dy, x, y?, weight, save_mean, save_invstd, mask?, dy2?, bias?
  *                      -> dx, dweight, dbias, dresidual?
- *     g = dy + dy2; with act RELU g = 0 where y is 0; dresidual = g; the others follow from g.
+ *     g = (dy + dy2) act'; dresidual = g; the others follow from g. act is the one whose backward it is: act' from y
+ *     or, for an activation that needs what went into it, from (x - mean) invstd weight + bias, and then bias is given
+ *     and there was no residual (activation.h).
  *     dy2: the second of two gradients of y, added here instead of by an ADD of its own.
  *     With RELU y is there, or a mask that the forward has written: the plan then takes y away, so that it need not
  *     live on.
@@ -39,9 +41,16 @@
  *     add: a gradient of x that came another way; dx is the sum of the two.
  *
  * ACTIVATION: x -> y
- * ACTIVATION_BACKWARD: dy, y -> dx          (act is the one whose backward it is)
+ * ACTIVATION_BACKWARD: dy, y or x -> dx     (act is the one whose backward it is; which one: activation.h)
  * ADD: a, b -> y
  *     y = act(a + b)
+ *
+ * DROPOUT: x, step I64 (), residual? -> y
+ * DROPOUT_BACKWARD: dy, step -> dx
+ *     y = x m / (1 - p) + residual with m 0 or 1, each number's own, or with attrs.rows each image's (one for an index
+ *     of the first dimension: stochastic depth). Element e (of x as it is plain, or of the images) has word e % 4 of
+ *     philox_dropout(attrs.seed, attrs.number, step, e / 4), and m = 1 where that is at least p 2^32. Nothing is kept
+ *     for the backward, which draws the same.
  *
  * MAX_POOL: x -> y, where?
  * MAX_POOL_BACKWARD: dy, where -> dx
@@ -112,6 +121,7 @@
 #define RFUAV_ENGINE_OP_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* name; most inputs (-1: any number), most outputs; then for outputs 0 and 3 the set of inputs whose memory the output
  * may take over when that input is not needed afterwards (bit i: input i). A kernel must therefore work both in place
@@ -122,13 +132,15 @@
     X(CONV2D_BACKWARD_DATA, 2, 1, 0, 0)                                                                                \
     X(CONV2D_BACKWARD_WEIGHT, 2, 2, 0, 0)                                                                              \
     X(BATCH_NORM, 7, 4, 1 << 0 | 1 << 6, 0)                                                                            \
-    X(BATCH_NORM_BACKWARD, 8, 4, 1 << 0 | 1 << 7, 1 << 0 | 1 << 7)                                                     \
+    X(BATCH_NORM_BACKWARD, 9, 4, 1 << 0 | 1 << 7, 1 << 0 | 1 << 7)                                                     \
     X(LAYER_NORM, 4, 3, 1 << 0 | 1 << 3, 0)                                                                            \
     X(LAYER_NORM_BACKWARD, 6, 3, 1 << 0 | 1 << 1 | 1 << 5, 0)                                                          \
     X(BATCH_NORM_APPLY, 6, 1, 1 << 0 | 1 << 5, 0)                                                                      \
     X(ACTIVATION, 1, 1, 1 << 0, 0)                                                                                     \
     X(ACTIVATION_BACKWARD, 2, 1, 1 << 0, 0)                                                                            \
     X(ADD, 2, 1, 1 << 0 | 1 << 1, 0)                                                                                   \
+    X(DROPOUT, 3, 1, 1 << 0 | 1 << 2, 0)                                                                               \
+    X(DROPOUT_BACKWARD, 2, 1, 1 << 0, 0)                                                                               \
     X(MAX_POOL, 1, 2, 0, 0)                                                                                            \
     X(MAX_POOL_BACKWARD, 2, 1, 0, 0)                                                                                   \
     X(GLOBAL_AVG_POOL, 1, 1, 0, 0)                                                                                     \
@@ -172,7 +184,14 @@ struct op_info {
 
 const struct op_info *op_info(enum op_type type);
 
-enum activation { ACTIVATION_NONE, ACTIVATION_RELU };
+enum activation {
+    ACTIVATION_NONE,
+    ACTIVATION_RELU,
+    ACTIVATION_HARDSWISH,   /* x min(max(x + 3, 0), 6) / 6 */
+    ACTIVATION_HARDSIGMOID, /* min(max(x + 3, 0), 6) / 6 */
+    ACTIVATION_GELU,        /* x Φ(x), exact, by the error function */
+    ACTIVATION_COUNT
+};
 
 /* Attributes; those that an op does not use are 0. [0] is vertical, [1] horizontal. */
 struct op_attrs {
@@ -185,6 +204,10 @@ struct op_attrs {
     float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of LAYER_NORM, ADAM */
     double learning_rate; /* ADAM */
     double beta1, beta2;  /* ADAM */
+    float p;              /* DROPOUT*: share of zeros, 0 ≤ p < 1 */
+    bool rows;            /* DROPOUT*: one draw an image */
+    uint64_t seed;        /* DROPOUT*: the net's */
+    uint32_t number;      /* DROPOUT*: running number in the graph, from 1 */
 };
 
 bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b);
@@ -217,6 +240,7 @@ enum {
     BNB_SAVE_INVSTD,
     BNB_MASK,
     BNB_DY2,
+    BNB_BIAS,
 
     BNB_DX = 0, /* outputs */
     BNB_DWEIGHT,
@@ -293,12 +317,17 @@ enum {
     WINDOWB_DQKV_BIAS,
     WINDOWB_DLOGIT_SCALE,
     WINDOWB_DTABLE,
+
     BNA_X = 0,
     BNA_WEIGHT,
     BNA_BIAS,
     BNA_SAVE_MEAN,
     BNA_SAVE_INVSTD,
     BNA_RESIDUAL,
+
+    DROPOUT_X = 0, /* or dy */
+    DROPOUT_STEP,
+    DROPOUT_RESIDUAL,
 
     FOLD_WEIGHT = 0,
     FOLD_BIAS,

@@ -18,7 +18,7 @@ void graph_adam(struct graph *graph, double learning_rate)
 
     if (graph->failed)
         return;
-    inputs[ADAM_STEP] = graph_tensor(graph, TENSOR_COUNTER, DTYPE_I64, 0, NULL, "step");
+    inputs[ADAM_STEP] = graph_step(graph);
     for (tensor_id t = 0; t < count; t++) {
         if (graph->tensors[t].role != TENSOR_PARAM || graph->gradients[t] == NO_TENSOR)
             continue;

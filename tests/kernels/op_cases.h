@@ -26,6 +26,10 @@ enum case_flags {
     CASE_ADAM = 1 << 4,      /* and three optimizer steps */
     CASE_READERS = 1 << 5,   /* the output has two more readers, so that gradients are added */
     CASE_RECOMPUTE = 1 << 6, /* fused runs keep no activation that can be made again */
+    CASE_HARDSWISH = 1 << 7,
+    CASE_HARDSIGMOID = 1 << 8,
+    CASE_GELU = 1 << 9,
+    CASE_ROWS = 1 << 10, /* stochastic depth */
 };
 
 struct op_case {
@@ -61,6 +65,22 @@ static inline struct op_attrs case_attrs(const struct op_case *c)
                              .groups = c->groups};
 }
 
+static inline tensor_id case_activation(struct graph *graph, const struct op_case *c, tensor_id x)
+{
+    static const struct {
+        unsigned flag;
+        enum activation activation;
+    } activations[] = {{CASE_RELU, ACTIVATION_RELU},
+                       {CASE_HARDSWISH, ACTIVATION_HARDSWISH},
+                       {CASE_HARDSIGMOID, ACTIVATION_HARDSIGMOID},
+                       {CASE_GELU, ACTIVATION_GELU}};
+
+    for (int i = 0; i < 4; i++)
+        if (c->flags & activations[i].flag)
+            x = nn_activation(graph, activations[i].activation, x);
+    return x;
+}
+
 /* The flags' residual, activation and readers after y. */
 static inline tensor_id case_finish(struct graph *graph, const struct op_case *c, tensor_id y)
 {
@@ -69,8 +89,7 @@ static inline tensor_id case_finish(struct graph *graph, const struct op_case *c
 
         y = nn_add(graph, y, case_input(graph, like.rank, like.shape));
     }
-    if (c->flags & CASE_RELU)
-        y = nn_relu(graph, y);
+    y = case_activation(graph, c, y);
     if (c->flags & CASE_READERS)
         y = nn_add(graph, nn_relu(graph, y), nn_add(graph, y, y));
     return y;
@@ -109,9 +128,29 @@ static inline tensor_id build_layer_norm_around(struct graph *graph, const struc
     return nn_add(graph, x, nn_layer_norm(graph, "ln2", x, 1e-6));
 }
 
-static inline tensor_id build_relu(struct graph *graph, const struct op_case *c)
+static inline tensor_id build_activation(struct graph *graph, const struct op_case *c)
 {
-    return nn_relu(graph, case_image(graph, c));
+    return case_activation(graph, c, case_image(graph, c));
+}
+
+/* Two of them, so that their running numbers differ. */
+static inline tensor_id build_dropout(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = case_image(graph, c);
+
+    graph->seed = 0x123456789ABCDEFu;
+    x = c->flags & CASE_ROWS ? nn_stochastic_depth(graph, x, 0.3) : nn_dropout(graph, x, 0.3);
+    x = nn_dropout(graph, nn_relu(graph, x), 0.2);
+    return case_finish(graph, c, x);
+}
+
+/* Dropout between two layers, whose masks change from step to step. */
+static inline tensor_id build_dropout_mlp(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = case_input(graph, 2, (int64_t[]){c->n, c->c});
+
+    x = nn_relu(graph, nn_linear(graph, "0", x, (struct linear){.features = 24}));
+    return nn_linear(graph, "3", nn_dropout(graph, x, 0.5), (struct linear){.features = c->out, .no_bias = true});
 }
 
 static inline tensor_id build_add(struct graph *graph, const struct op_case *c)
@@ -240,14 +279,24 @@ static inline tensor_id build_stem(struct graph *graph, const struct op_case *c)
     return case_finish(graph, c, nn_conv2d_op(graph, &attrs, x, weight, NO_TENSOR, NO_TENSOR));
 }
 
+/* A convolution without bias, and batch norm. */
+static inline tensor_id case_conv_bn(struct graph *graph, const char *conv, const char *bn, tensor_id x, int channels,
+                                     int kernel, int stride, int groups)
+{
+    const struct conv2d layer = {
+        .channels = channels, .kernel = kernel, .stride = stride, .padding = kernel / 2, .groups = groups};
+
+    return nn_batch_norm(graph, bn, nn_conv2d(graph, conv, x, layer));
+}
+
 /* conv, batch norm, relu, conv, batch norm, add of the block's input, relu: a ResNet's basic block. */
 static inline tensor_id build_block(struct graph *graph, const struct op_case *c)
 {
     tensor_id x = case_image(graph, c), y;
 
-    x = nn_relu(graph, nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", x, c->out, 3, 1, 1)));
-    y = nn_relu(graph, nn_batch_norm(graph, "bn1", nn_conv2d(graph, "conv1", x, c->out, 3, 1, 1)));
-    y = nn_batch_norm(graph, "bn2", nn_conv2d(graph, "conv2", y, c->out, 3, 1, 1));
+    x = nn_relu(graph, case_conv_bn(graph, "conv0", "bn0", x, c->out, 3, 1, 1));
+    y = nn_relu(graph, case_conv_bn(graph, "conv1", "bn1", x, c->out, 3, 1, 1));
+    y = case_conv_bn(graph, "conv2", "bn2", y, c->out, 3, 1, 1);
     return nn_relu(graph, nn_add(graph, y, x));
 }
 
@@ -255,12 +304,12 @@ static inline tensor_id build_block(struct graph *graph, const struct op_case *c
  */
 static inline tensor_id build_chain(struct graph *graph, const struct op_case *c)
 {
-    tensor_id x = nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", case_image(graph, c), c->out, 1, 1, 0)), y;
+    tensor_id x = case_conv_bn(graph, "conv0", "bn0", case_image(graph, c), c->out, 1, 1, 1), y;
 
     for (int i = 0; i < 4; i++) {
         size_t scope = graph_push(graph, "%d", i);
 
-        y = nn_batch_norm(graph, "bn", nn_conv2d(graph, "conv", x, c->out, 3, 1, 1));
+        y = case_conv_bn(graph, "conv", "bn", x, c->out, 3, 1, 1);
         x = nn_relu(graph, nn_add(graph, y, x));
         graph_pop(graph, scope);
     }
@@ -272,13 +321,13 @@ static inline tensor_id build_bottleneck(struct graph *graph, const struct op_ca
 {
     tensor_id x = case_image(graph, c), y;
 
-    x = nn_max_pool(graph, nn_relu(graph, nn_batch_norm(graph, "bn0", nn_conv2d(graph, "conv0", x, 8, 7, 2, 3))), 3, 2,
-                    1);
-    y = nn_relu(graph, nn_batch_norm(graph, "bn1", nn_conv2d(graph, "conv1", x, 8, 1, 1, 0)));
-    y = nn_relu(graph, nn_batch_norm(graph, "bn2", nn_conv2d(graph, "conv2", y, 8, 3, 2, 1)));
-    y = nn_batch_norm(graph, "bn3", nn_conv2d(graph, "conv3", y, 32, 1, 1, 0));
-    x = nn_batch_norm(graph, "downsample.1", nn_conv2d(graph, "downsample.0", x, 32, 1, 2, 0));
-    y = nn_linear(graph, "fc", nn_global_avg_pool(graph, nn_relu(graph, nn_add(graph, y, x))), c->out);
+    x = nn_max_pool(graph, nn_relu(graph, case_conv_bn(graph, "conv0", "bn0", x, 8, 7, 2, 1)), 3, 2, 1);
+    y = nn_relu(graph, case_conv_bn(graph, "conv1", "bn1", x, 8, 1, 1, 1));
+    y = nn_relu(graph, case_conv_bn(graph, "conv2", "bn2", y, 8, 3, 2, 1));
+    y = case_conv_bn(graph, "conv3", "bn3", y, 32, 1, 1, 1);
+    x = case_conv_bn(graph, "downsample.0", "downsample.1", x, 32, 1, 2, 1);
+    y = nn_linear(graph, "fc", nn_global_avg_pool(graph, nn_relu(graph, nn_add(graph, y, x))),
+                  (struct linear){.features = c->out});
     return c->flags & CASE_INFER ? y : nn_cross_entropy(graph, y);
 }
 
@@ -345,6 +394,11 @@ static const struct op_case op_cases[] = {
     CONV(2, 2, 2, 8, 8, 3, 3, 1, 1, 1, 1, 1, 0),
     CONV(1, 8, 8, 1, 1, 3, 3, 1, 1, 0, 0, 1, 0),
     CONV(1, 7, 7, 64, 64, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
+    CONV(2, 7, 7, 16, 24, 1, 1, 1, 1, 0, 0, 1, CASE_INFER | CASE_BIAS | CASE_HARDSWISH),
+    CONV(2, 7, 7, 32, 16, 1, 1, 1, 1, 0, 0, 1, CASE_INFER | CASE_BIAS | CASE_HARDSIGMOID),
+    CONV(2, 7, 7, 16, 16, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_GELU),
+    CONV(2, 7, 7, 16, 16, 3, 3, 1, 1, 1, 1, 1, CASE_BIAS | CASE_HARDSWISH),
+    CONV(2, 7, 7, 16, 24, 1, 1, 1, 1, 0, 0, 1, CASE_BIAS | CASE_HARDSIGMOID),
     CONV(4, 15, 13, 32, 48, 3, 3, 1, 1, 1, 1, 1, CASE_INFER | CASE_BIAS | CASE_RESIDUAL | CASE_RELU),
 
     PLAIN(build_batch_norm, 4, 7, 7, 16, 0, 0),
@@ -367,8 +421,26 @@ static const struct op_case op_cases[] = {
     PLAIN(build_layer_norm, 5, 1, 1, 1030, 0, CASE_INFER),
     PLAIN(build_layer_norm_around, 2, 3, 5, 24, 0, 0),
     PLAIN(build_layer_norm_around, 1, 1, 3, 33, 0, 0),
+    PLAIN(build_batch_norm, 4, 7, 7, 16, 0, CASE_HARDSWISH),
+    PLAIN(build_batch_norm, 2, 5, 3, 40, 0, CASE_HARDSWISH),
+    PLAIN(build_batch_norm, 1, 5, 3, 17, 0, CASE_HARDSWISH),
+    PLAIN(build_batch_norm, 2, 3, 5, 48, 0, CASE_HARDSWISH | CASE_READERS),
+    PLAIN(build_batch_norm, 2, 3, 5, 16, 0, CASE_HARDSWISH | CASE_RESIDUAL),
+    PLAIN(build_batch_norm, 2, 3, 5, 32, 0, CASE_GELU),
+    PLAIN(build_batch_norm, 2, 5, 4, 24, 0, CASE_INFER | CASE_HARDSWISH),
 
-    PLAIN(build_relu, 2, 5, 3, 7, 0, 0),
+    PLAIN(build_activation, 2, 5, 3, 7, 0, CASE_RELU),
+    PLAIN(build_activation, 2, 5, 3, 7, 0, CASE_HARDSWISH),
+    PLAIN(build_activation, 1, 9, 8, 16, 0, CASE_HARDSWISH),
+    PLAIN(build_activation, 1, 5, 3, 24, 0, CASE_HARDSIGMOID),
+    PLAIN(build_activation, 2, 5, 3, 7, 0, CASE_GELU),
+    PLAIN(build_activation, 1, 4, 4, 64, 0, CASE_GELU),
+    PLAIN(build_dropout, 3, 5, 3, 7, 0, 0),
+    PLAIN(build_dropout, 2, 4, 4, 16, 0, CASE_RESIDUAL),
+    PLAIN(build_dropout, 6, 3, 5, 16, 0, CASE_ROWS),
+    PLAIN(build_dropout, 5, 3, 5, 8, 0, CASE_ROWS | CASE_RESIDUAL | CASE_READERS),
+    PLAIN(build_dropout, 2, 3, 5, 8, 0, CASE_INFER | CASE_RESIDUAL),
+    PLAIN(build_dropout_mlp, 6, 0, 0, 40, 7, CASE_ADAM),
     PLAIN(build_add, 2, 5, 3, 7, 0, 0),
     PLAIN(build_add, 1, 4, 4, 16, 0, CASE_RELU),
     PLAIN(build_double, 1, 3, 5, 9, 0, 0),
@@ -385,6 +457,10 @@ static const struct op_case op_cases[] = {
     PLAIN(build_linear, 2, 3, 0, 16, 8, CASE_BIAS | CASE_RELU),
     PLAIN(build_linear, 4, 0, 0, 1, 1, 0),
     PLAIN(build_linear, 3, 0, 0, 64, 37, CASE_INFER | CASE_BIAS | CASE_RELU),
+    PLAIN(build_linear, 3, 0, 0, 64, 40, CASE_INFER | CASE_BIAS | CASE_HARDSWISH),
+    PLAIN(build_linear, 2, 5, 0, 32, 24, CASE_INFER | CASE_BIAS | CASE_GELU),
+    PLAIN(build_linear, 2, 5, 0, 32, 24, CASE_BIAS | CASE_GELU),
+    PLAIN(build_linear, 4, 0, 0, 24, 40, CASE_BIAS | CASE_HARDSIGMOID),
 
     PLAIN(build_linear, 3, 4, 0, 24, 16, CASE_BIAS | CASE_RESIDUAL),
     PLAIN(build_linear, 2, 3, 0, 5, 7, CASE_RESIDUAL | CASE_RELU),

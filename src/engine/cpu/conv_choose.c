@@ -51,9 +51,8 @@ static bool forward_attributes(const struct conv_problem *p, dnnl_primitive_attr
 
     if (ok && p->residual)
         ok = dnnl_post_ops_append_sum(post_ops, 1) == dnnl_success;
-    if (ok && p->attrs->activation == ACTIVATION_RELU)
-        ok = dnnl_post_ops_append_eltwise(post_ops, 1, dnnl_eltwise_relu, 0, 0) == dnnl_success;
-    ok = ok && attributes_create(post_ops, ret, NULL);
+    ok = ok && append_activation(post_ops, p->attrs->activation) == dnnl_success &&
+         attributes_create(post_ops, ret, NULL);
     if (post_ops)
         dnnl_post_ops_destroy(post_ops);
     return ok;

@@ -90,7 +90,6 @@ bool cpu_add(struct stream *stream, const struct graph *graph, const struct op *
     const struct tensor *x = op_input(graph, op, 0);
     const float *a = x->data, *b = operand_load(stream, op, &state->second, op_input(graph, op, 1)->data, err);
     float *y = op_output(graph, op, 0)->data;
-    bool relu = op->attrs.activation == ACTIVATION_RELU;
 
     if (!b)
         return false;
@@ -99,7 +98,7 @@ bool cpu_add(struct stream *stream, const struct graph *graph, const struct op *
         int64_t first, last;
 
         parallel_share(numbers(x), GRAIN, &first, &last);
-        stream->simd->add(a + first, b + first, relu, y + first, last - first);
+        stream->simd->add(op->attrs.activation, a + first, b + first, y + first, last - first);
     }
     return true;
 }
@@ -108,17 +107,17 @@ bool cpu_activation_backward(struct stream *stream, const struct graph *graph, c
 {
     struct pair_state *state = op->state;
     const struct tensor *x = op_input(graph, op, 0);
-    const float *dy = x->data, *y = operand_load(stream, op, &state->second, op_input(graph, op, 1)->data, err);
+    const float *dy = x->data, *at = operand_load(stream, op, &state->second, op_input(graph, op, 1)->data, err);
     float *dx = op_output(graph, op, 0)->data;
 
-    if (!y)
+    if (!at)
         return false;
     PARALLEL(threads_for(stream, numbers(x)))
     {
         int64_t first, last;
 
         parallel_share(numbers(x), GRAIN, &first, &last);
-        stream->simd->relu_backward(dy + first, y + first, dx + first, last - first);
+        stream->simd->activation_backward(op->attrs.activation, dy + first, at + first, dx + first, last - first);
     }
     return true;
 }
@@ -142,7 +141,7 @@ bool cpu_activation(struct stream *stream, const struct graph *graph, const stru
         int64_t first, last;
 
         parallel_share(numbers(tensor), GRAIN, &first, &last);
-        stream->simd->relu(x + first, y + first, last - first);
+        stream->simd->activate(op->attrs.activation, x + first, y + first, last - first);
     }
     return true;
 }

@@ -82,12 +82,12 @@ static dnnl_status_t make_post_ops(bool residual, enum activation activation, dn
     dnnl_status_t status = dnnl_success;
 
     *ret = NULL;
-    if (residual || activation == ACTIVATION_RELU)
+    if (residual || activation != ACTIVATION_NONE)
         status = dnnl_post_ops_create(ret);
     if (status == dnnl_success && residual)
         status = dnnl_post_ops_append_sum(*ret, 1);
-    if (status == dnnl_success && activation == ACTIVATION_RELU)
-        status = dnnl_post_ops_append_eltwise(*ret, 1, dnnl_eltwise_relu, 0, 0);
+    if (status == dnnl_success)
+        status = append_activation(*ret, activation);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* norm_backward.c - the gradient of batch normalisation, of the ReLU after it and of the residual sum in the same
+/* norm_backward.c - the gradient of batch normalisation, of the activation after it and of the residual sum in the same
  * passes.
  *
  * With m values a channel, x' = (x - mean) invstd and g = (dy + dy2) where y > 0:
@@ -21,8 +21,9 @@ struct sums {
 struct backward {
     const struct stream *stream;
     const struct norm_state *state;
+    enum activation activation;
     bool relu;
-    const float *dy, *dy2, *x, *y, *weight, *mean, *invstd;
+    const float *dy, *dy2, *x, *y, *weight, *bias, *mean, *invstd; /* bias: for an activation other than ReLU */
     const uint8_t *mask;
     float *dx, *dweight, *dbias, *dresidual;
     struct sums *sums; /* of each slot */
@@ -49,8 +50,25 @@ bool cpu_batch_norm_backward_prepare(struct stream *stream, struct graph *graph,
            (!dresidual || activation_output_md(stream, dresidual, &md, err));
 }
 
-/* The gradient of a plane at `at`: from dy, dy2 and the mask, or as the first pass has left it in dresidual. */
-static struct plane_gradient gradient_at(const struct backward *b, int64_t at, bool stored)
+/* What goes into the activation is x * scale + shift, by channel. */
+struct into {
+    float scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
+};
+
+static void find_into(const struct backward *b, int64_t block, struct into *ret)
+{
+    int channels = b->stream->simd->block;
+
+    for (int c = 0; b->bias && c < channels; c++) {
+        int64_t at = block * channels + c;
+
+        ret->scale[c] = b->weight[at] * b->invstd[at];
+        ret->shift[c] = b->bias[at] - b->mean[at] * ret->scale[c];
+    }
+}
+
+/* The gradient of a plane at `at`: from dy, dy2 and the activation, or as the first pass has left it in dresidual. */
+static struct plane_gradient gradient_at(const struct backward *b, int64_t at, const struct into *into, bool stored)
 {
     if (stored)
         return (struct plane_gradient){.dy = b->dresidual + at};
@@ -59,17 +77,23 @@ static struct plane_gradient gradient_at(const struct backward *b, int64_t at, b
         .dy2 = b->dy2 ? b->dy2 + at : NULL,
         .mask = b->mask ? b->mask + at / 8 : NULL,
         .y = b->relu && !b->mask ? b->y + at : NULL,
+        .activation = b->bias ? b->activation : ACTIVATION_NONE,
+        .x = b->x + at,
+        .scale = into->scale,
+        .shift = into->shift,
     };
 }
 
 static void item_sums(const struct backward *b, const struct norm_item *item, struct sums *ret)
 {
     const struct simd *simd = b->stream->simd;
+    struct into into;
 
     memset(ret, 0, sizeof *ret);
+    find_into(b, item->block, &into);
     for (int64_t image = item->first; image < item->last; image++) {
         int64_t at = norm_plane(b->state, simd->block, image, item->block);
-        const struct plane_gradient gradient = gradient_at(b, at, false);
+        const struct plane_gradient gradient = gradient_at(b, at, &into, false);
 
         simd->plane_gradient_sums(&gradient, b->x + at, b->mean + item->block * simd->block,
                                   b->dresidual ? b->dresidual + at : NULL, b->state->pixels, ret->g, ret->gx);
@@ -84,7 +108,9 @@ static void apply_item(const struct backward *b, const struct norm_item *item, c
     double count = (double)(b->state->images * b->state->pixels);
     float g_scale[SIMD_MAX_BLOCK], x_scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
     struct sums total = parts[0];
+    struct into into;
 
+    find_into(b, item->block, &into);
     for (int p = 1; p < b->state->parts; p++)
         for (int c = 0; c < simd->block; c++) {
             total.g[c] += parts[p].g[c];
@@ -104,7 +130,7 @@ static void apply_item(const struct backward *b, const struct norm_item *item, c
     }
     for (int64_t image = item->first; image < item->last; image++) {
         int64_t at = norm_plane(b->state, simd->block, image, item->block);
-        const struct plane_gradient gradient = gradient_at(b, at, b->dresidual);
+        const struct plane_gradient gradient = gradient_at(b, at, &into, b->dresidual);
 
         simd->plane_gradient_apply(&gradient, b->x + at, b->mean + first_channel, g_scale, x_scale, shift, b->dx + at,
                                    b->state->pixels);
@@ -143,7 +169,9 @@ bool cpu_batch_norm_backward(struct stream *stream, const struct graph *graph, c
     struct backward b = {
         .stream = stream,
         .state = state,
+        .activation = op->attrs.activation,
         .relu = op->attrs.activation == ACTIVATION_RELU,
+        .bias = data_of(op_input(graph, op, BNB_BIAS)),
         .weight = data_of(op_input(graph, op, BNB_WEIGHT)),
         .mean = data_of(op_input(graph, op, BNB_SAVE_MEAN)),
         .invstd = data_of(op_input(graph, op, BNB_SAVE_INVSTD)),

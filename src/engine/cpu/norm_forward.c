@@ -1,4 +1,4 @@
-/* norm_forward.c - batch normalisation, with residual sum and ReLU in the same pass. */
+/* norm_forward.c - batch normalisation, with residual sum and activation in the same pass. */
 #include <math.h>
 #include <string.h>
 
@@ -108,7 +108,7 @@ static void apply_item(const struct forward *f, const struct norm_item *item, co
             .shift = shift,
             .y = f->y + at,
             .mask = f->mask ? f->mask + at / 8 : NULL,
-            .relu = f->op->attrs.activation == ACTIVATION_RELU,
+            .activation = f->op->attrs.activation,
             .past = f->y != f->x && f->y != f->residual,
         };
 

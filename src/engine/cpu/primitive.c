@@ -88,6 +88,27 @@ bool attributes_create(const_dnnl_post_ops_t post_ops, dnnl_primitive_attr_t *re
     return true;
 }
 
+dnnl_status_t append_activation(dnnl_post_ops_t post_ops, enum activation activation)
+{
+    /* hard sigmoid is x / 6 + 1 / 2, cut off at 0 and 1 */
+    static const struct {
+        dnnl_alg_kind_t algorithm[2]; /* undef: none */
+        float alpha[2], beta[2];
+    } forms[ACTIVATION_COUNT] = {
+        [ACTIVATION_RELU] = {{dnnl_eltwise_relu}, {0}, {0}},
+        [ACTIVATION_HARDSWISH] = {{dnnl_eltwise_hardswish}, {0}, {0}},
+        [ACTIVATION_HARDSIGMOID] = {{dnnl_eltwise_linear, dnnl_eltwise_clip}, {1.0f / 6, 0}, {0.5f, 1}},
+        [ACTIVATION_GELU] = {{dnnl_eltwise_gelu_erf}, {0}, {0}},
+    };
+
+    dnnl_status_t status = dnnl_success;
+
+    for (int i = 0; status == dnnl_success && i < 2 && forms[activation].algorithm[i] != dnnl_alg_kind_undef; i++)
+        status = dnnl_post_ops_append_eltwise(post_ops, 1, forms[activation].algorithm[i], forms[activation].alpha[i],
+                                              forms[activation].beta[i]);
+    return status;
+}
+
 dnnl_primitive_desc_t primitive_choose(struct stream *stream, const_dnnl_op_desc_t desc,
                                        const_dnnl_primitive_attr_t attr, const_dnnl_primitive_desc_t hint,
                                        bool *is_reference)

@@ -36,6 +36,9 @@ bool primitive_run(struct stream *stream, struct primitive *primitive, void *con
  * with post-ops. The caller destroys them. */
 bool attributes_create(const_dnnl_post_ops_t post_ops, dnnl_primitive_attr_t *ret, struct err *err);
 
+/* Appends an activation, if it is one, to post-ops. */
+dnnl_status_t append_activation(dnnl_post_ops_t post_ops, enum activation activation);
+
 /* The first implementation of an operation that is not oneDNN's reference code, the first of all if there is no
  * other. hint: the forward's, or NULL. NULL: none at all. */
 dnnl_primitive_desc_t primitive_choose(struct stream *stream, const_dnnl_op_desc_t desc,

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/op.h"
+
 enum { SIMD_MAX_BLOCK = 16 };
 
 /* Running moments of `block` channels: how many numbers, their mean, the sum of squared distances from it. */
@@ -23,16 +25,19 @@ struct plane_apply {
     const float *scale, *shift;
     float *y;
     uint8_t *mask; /* NULL, or where the bits of y > 0 go */
-    bool relu;
+    enum activation activation;
     bool past; /* write y past the caches: not when y is also an input */
 };
 
-/* The gradient at a batch norm's output, g = (dy + dy2) where the mask is set; one of mask, y, or neither, says where.
+/* The gradient before a batch norm's activation, g = (dy + dy2) slope. Of a ReLU it is kept where the mask is set; one
+ * of mask, y, or neither, says where. Of an activation whose slope follows from its input, that is x * scale + shift.
  */
 struct plane_gradient {
-    const float *dy, *dy2; /* dy2: may be NULL */
-    const uint8_t *mask;   /* NULL, or bits */
-    const float *y;        /* NULL, or the mask is y > 0 */
+    const float *dy, *dy2;      /* dy2: may be NULL */
+    const uint8_t *mask;        /* NULL, or bits */
+    const float *y;             /* NULL, or the mask is y > 0 */
+    enum activation activation; /* if not NONE: its slope at x * scale + shift */
+    const float *x, *scale, *shift;
 };
 
 /* Adam's numbers of one step: exp_avg += (1-beta1) (g - exp_avg), exp_avg_sq = beta2 exp_avg_sq + (1-beta2) g²,
@@ -67,10 +72,10 @@ struct simd {
 
     /* y = x / 255; of every third byte: one channel of RGB pixels, as a plane */
     void (*rgb_plane)(const uint8_t *x, float *y, int64_t count);
-    void (*add)(const float *a, const float *b, bool relu, float *y, int64_t count);  /* act(a + b) */
-    void (*relu)(const float *x, float *y, int64_t count);                            /* max(x, 0) */
-    void (*relu_backward)(const float *dy, const float *y, float *dx, int64_t count); /* dy where y > 0 */
-    void (*scale)(const float *x, float factor, float *y, int64_t count);             /* factor x */
+    void (*add)(enum activation activation, const float *a, const float *b, float *y, int64_t count); /* act(a + b) */
+    void (*activate)(enum activation activation, const float *x, float *y, int64_t count);
+    void (*activation_backward)(enum activation activation, const float *dy, const float *at, float *dx, int64_t count);
+    void (*scale)(const float *x, float factor, float *y, int64_t count); /* factor x */
     float (*dot)(const float *a, const float *b, int64_t count);
 
     /* Rows of `count` numbers; y may be x or residual, which may be NULL. */

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #endif
 
+#include "engine/activation.h"
 #include "engine/cpu/simd.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi" /* all functions are static, so how vectors are passed is nobody's business   \
@@ -22,7 +23,8 @@ typedef uint8_t mask_bits;
 #endif
 
 /* mask_of: bits of v > 0, and of NaN, which must not vanish in a ReLU. keep: v where the bit is set, else 0.
- * store_past: to memory, past the caches, at a multiple of the vector's size; store_fence() after the last. */
+ * clamp01: into [0, 1], NaN stays. store_past: to memory, past the caches, at a multiple of the vector's size;
+ * store_fence() after the last. */
 #if defined(__AVX512F__) && SIMD_BLOCK == 16
 static inline mask_bits mask_of(vec v)
 {
@@ -37,6 +39,11 @@ static inline vec keep(mask_bits bits, vec v)
 static inline vec vec_sqrt(vec v)
 {
     return (vec)_mm512_sqrt_ps((__m512)v);
+}
+
+static inline vec clamp01(vec v)
+{
+    return (vec)_mm512_min_ps(_mm512_set1_ps(1), _mm512_max_ps(_mm512_setzero_ps(), (__m512)v));
 }
 
 static inline void store_past(float *p, vec v)
@@ -65,6 +72,11 @@ static inline vec keep(mask_bits bits, vec v)
 static inline vec vec_sqrt(vec v)
 {
     return (vec)_mm256_sqrt_ps((__m256)v);
+}
+
+static inline vec clamp01(vec v)
+{
+    return (vec)_mm256_min_ps(_mm256_set1_ps(1), _mm256_max_ps(_mm256_setzero_ps(), (__m256)v));
 }
 
 static inline void store_past(float *p, vec v)
@@ -97,6 +109,13 @@ static inline vec vec_sqrt(vec v)
 {
     for (int c = 0; c < SIMD_BLOCK; c++)
         v[c] = sqrtf(v[c]);
+    return v;
+}
+
+static inline vec clamp01(vec v)
+{
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        v[c] = v[c] < 0 ? 0 : v[c] > 1 ? 1 : v[c];
     return v;
 }
 
@@ -133,10 +152,72 @@ static inline vec splat(float x)
     return x - (vec){0};
 }
 
-static inline vec vec_relu(vec v)
+/* What has no vector form: by the definition, number by number. */
+static vec each(float (*f)(float), vec v)
 {
-    return keep(mask_of(v), v);
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        v[c] = f(v[c]);
+    return v;
 }
+
+/* act(v). Loops call it with a constant, so that the choice is made outside of them. */
+static inline __attribute__((always_inline)) vec activate(enum activation activation, vec v)
+{
+    switch (activation) {
+    case ACTIVATION_NONE:
+        return v;
+    case ACTIVATION_RELU:
+        return keep(mask_of(v), v);
+    case ACTIVATION_HARDSIGMOID:
+        return clamp01(v * splat(1.0f / 6) + splat(0.5f));
+    case ACTIVATION_HARDSWISH:
+        return v * clamp01(v * splat(1.0f / 6) + splat(0.5f));
+    default:
+        return each(activation_info(activation)->value, v);
+    }
+}
+
+/* The slope of act at y or x, whichever the activation needs. */
+static inline __attribute__((always_inline)) vec slope(enum activation activation, vec at)
+{
+    switch (activation) {
+    case ACTIVATION_NONE:
+        return splat(1);
+    case ACTIVATION_RELU:
+        return keep(mask_of(at), splat(1));
+    case ACTIVATION_HARDSIGMOID:
+        return keep((mask_bits)(mask_of(at) & mask_of(splat(1) - at)), splat(1.0f / 6));
+    case ACTIVATION_HARDSWISH: {
+        mask_bits below = mask_of(splat(3) - at); /* above 3 it is 1, below -3 it is 0 */
+
+        return keep((mask_bits)(mask_of(at + splat(3)) & below), at * splat(1.0f / 3) + splat(0.5f)) +
+               keep((mask_bits)~below, splat(1));
+    }
+    default:
+        return each(activation_info(activation)->slope, at);
+    }
+}
+
+/* Calls with_activation(activation, ...) with a constant for each activation. */
+#define BY_ACTIVATION(with_activation, activation, ...)                                                                \
+    switch (activation) {                                                                                              \
+    case ACTIVATION_NONE:                                                                                              \
+        with_activation(ACTIVATION_NONE, __VA_ARGS__);                                                                 \
+        break;                                                                                                         \
+    case ACTIVATION_RELU:                                                                                              \
+        with_activation(ACTIVATION_RELU, __VA_ARGS__);                                                                 \
+        break;                                                                                                         \
+    case ACTIVATION_HARDSIGMOID:                                                                                       \
+        with_activation(ACTIVATION_HARDSIGMOID, __VA_ARGS__);                                                          \
+        break;                                                                                                         \
+    case ACTIVATION_HARDSWISH:                                                                                         \
+        with_activation(ACTIVATION_HARDSWISH, __VA_ARGS__);                                                            \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        with_activation(activation, __VA_ARGS__);                                                                      \
+        break;                                                                                                         \
+    }
+#define WITH_ACTIVATION static inline __attribute__((always_inline)) void
 
 /* Adds four partial sums to doubles; float sums run over a plane only, a quarter of it each. */
 static void flush(const vec *parts, double *sum)
@@ -185,7 +266,7 @@ static void plane_moments(const float *x, int64_t count, struct moments *sum)
     sum->count = total;
 }
 
-static void plane_apply(const struct plane_apply *args, int64_t count)
+WITH_ACTIVATION plane_apply_with(enum activation activation, const struct plane_apply *args, int64_t count)
 {
     const vec scale = load(args->scale), shift = load(args->shift);
 
@@ -195,13 +276,12 @@ static void plane_apply(const struct plane_apply *args, int64_t count)
 
         if (args->residual)
             y += load(args->residual + at);
-        if (args->relu) {
+        if (activation == ACTIVATION_RELU && args->mask) {
             mask_bits bits = mask_of(y);
 
-            y = keep(bits, y);
-            if (args->mask)
-                memcpy(args->mask + i * (int64_t)sizeof bits, &bits, sizeof bits);
+            memcpy(args->mask + i * (int64_t)sizeof bits, &bits, sizeof bits);
         }
+        y = activate(activation, y);
         if (args->past)
             store_past(args->y + at, y);
         else
@@ -211,7 +291,13 @@ static void plane_apply(const struct plane_apply *args, int64_t count)
         store_fence();
 }
 
-static inline vec gradient_at(const struct plane_gradient *args, int64_t i)
+static void plane_apply(const struct plane_apply *args, int64_t count)
+{
+    BY_ACTIVATION(plane_apply_with, args->activation, args, count)
+}
+
+static inline __attribute__((always_inline)) vec gradient_at(enum activation activation,
+                                                             const struct plane_gradient *args, int64_t i)
 {
     int64_t at = i * SIMD_BLOCK;
     vec g = load(args->dy + at);
@@ -222,11 +308,13 @@ static inline vec gradient_at(const struct plane_gradient *args, int64_t i)
         g = keep(load_mask(args->mask, i), g);
     else if (args->y)
         g = keep(mask_of(load(args->y + at)), g);
+    if (activation != ACTIVATION_NONE)
+        g *= slope(activation, load(args->x + at) * load(args->scale) + load(args->shift));
     return g;
 }
 
-static void plane_gradient_sums(const struct plane_gradient *args, const float *x, const float *mean, float *g,
-                                int64_t count, double *sum, double *sum_x)
+WITH_ACTIVATION plane_gradient_sums_with(enum activation activation, const struct plane_gradient *args, const float *x,
+                                         const float *mean, float *g, int64_t count, double *sum, double *sum_x)
 {
     const vec m = load(mean);
     vec parts[4] = {{0}}, parts_x[4] = {{0}};
@@ -234,7 +322,7 @@ static void plane_gradient_sums(const struct plane_gradient *args, const float *
     for (int64_t i = 0; i < count; i += 4)
         for (int k = 0; k < 4 && i + k < count; k++) {
             int64_t at = (i + k) * SIMD_BLOCK;
-            vec v = gradient_at(args, i + k);
+            vec v = gradient_at(activation, args, i + k);
 
             parts[k] += v;
             parts_x[k] += v * (load(x + at) - m);
@@ -245,17 +333,28 @@ static void plane_gradient_sums(const struct plane_gradient *args, const float *
     flush(parts_x, sum_x);
 }
 
-static void plane_gradient_apply(const struct plane_gradient *args, const float *x, const float *mean,
-                                 const float *g_scale, const float *x_scale, const float *shift, float *dx,
-                                 int64_t count)
+static void plane_gradient_sums(const struct plane_gradient *args, const float *x, const float *mean, float *g,
+                                int64_t count, double *sum, double *sum_x){
+    BY_ACTIVATION(plane_gradient_sums_with, args->activation, args, x, mean, g, count, sum, sum_x)}
+
+WITH_ACTIVATION plane_gradient_apply_with(enum activation activation, const struct plane_gradient *args, const float *x,
+                                          const float *mean, const float *g_scale, const float *x_scale,
+                                          const float *shift, float *dx, int64_t count)
 {
     const vec m = load(mean), gs = load(g_scale), xs = load(x_scale), sh = load(shift);
 
     for (int64_t i = 0; i < count; i++) {
         int64_t at = i * SIMD_BLOCK;
 
-        store(dx + at, gradient_at(args, i) * gs + ((load(x + at) - m) * xs + sh));
+        store(dx + at, gradient_at(activation, args, i) * gs + ((load(x + at) - m) * xs + sh));
     }
+}
+
+static void plane_gradient_apply(const struct plane_gradient *args, const float *x, const float *mean,
+                                 const float *g_scale, const float *x_scale, const float *shift, float *dx,
+                                 int64_t count)
+{
+    BY_ACTIVATION(plane_gradient_apply_with, args->activation, args, x, mean, g_scale, x_scale, shift, dx, count)
 }
 
 static void plane_sum(const float *x, int64_t count, float *sum)
@@ -294,40 +393,44 @@ static void rgb_plane(const uint8_t *x, float *y, int64_t count)
         y[i] = (float)x[3 * i] / 255;
 }
 
-static void add(const float *a, const float *b, bool relu, float *y, int64_t count)
+/* act(a + b); b: may be NULL */
+WITH_ACTIVATION add_with(enum activation activation, const float *a, const float *b, float *y, int64_t count)
 {
     int64_t i = 0;
 
     for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK) {
-        vec v = load(a + i) + load(b + i);
+        vec v = load(a + i);
 
-        store(y + i, relu ? vec_relu(v) : v);
+        if (b)
+            v += load(b + i);
+        store(y + i, activate(activation, v));
     }
-    for (; i < count; i++) {
-        float v = a[i] + b[i];
-
-        y[i] = relu && v <= 0 ? 0 : v;
-    }
+    for (; i < count; i++)
+        y[i] = activation_info(activation)->value(b ? a[i] + b[i] : a[i]);
 }
 
-static void relu_forward(const float *x, float *y, int64_t count)
+static void add(enum activation activation, const float *a, const float *b, float *y, int64_t count)
+{
+    BY_ACTIVATION(add_with, activation, a, b, y, count)
+}
+
+static void activate_all(enum activation activation, const float *x, float *y,
+                         int64_t count){BY_ACTIVATION(add_with, activation, x, NULL, y, count)}
+
+WITH_ACTIVATION
+    activation_backward_with(enum activation activation, const float *dy, const float *at, float *dx, int64_t count)
 {
     int64_t i = 0;
 
     for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
-        store(y + i, vec_relu(load(x + i)));
+        store(dx + i, load(dy + i) * slope(activation, load(at + i)));
     for (; i < count; i++)
-        y[i] = x[i] <= 0 ? 0 : x[i];
+        dx[i] = dy[i] * activation_info(activation)->slope(at[i]);
 }
 
-static void relu_backward(const float *dy, const float *y, float *dx, int64_t count)
+static void activation_backward(enum activation activation, const float *dy, const float *at, float *dx, int64_t count)
 {
-    int64_t i = 0;
-
-    for (; i + SIMD_BLOCK <= count; i += SIMD_BLOCK)
-        store(dx + i, keep(mask_of(load(y + i)), load(dy + i)));
-    for (; i < count; i++)
-        dx[i] = y[i] <= 0 ? 0 : dy[i];
+    BY_ACTIVATION(activation_backward_with, activation, dy, at, dx, count)
 }
 
 static void scale(const float *x, float factor, float *y, int64_t count)
@@ -377,8 +480,8 @@ const struct simd SIMD_TABLE = {
     .plane_fill = plane_fill,
     .rgb_plane = rgb_plane,
     .add = add,
-    .relu = relu_forward,
-    .relu_backward = relu_backward,
+    .activate = activate_all,
+    .activation_backward = activation_backward,
     .scale = scale,
     .dot = dot,
     .layer_norm_row = layer_norm_row,

@@ -50,8 +50,8 @@ bool cpu_tokens(struct stream *stream, const struct graph *graph, const struct o
         for (int64_t n = first; n < last; n++) {
             float *y = (float *)tensor->data + n * tokens * channels;
 
-            stream->simd->add(class, pos, false, y, channels);
-            stream->simd->add(x + n * (tokens - 1) * channels, pos + channels, false, y + channels,
+            stream->simd->add(ACTIVATION_NONE, class, pos, y, channels);
+            stream->simd->add(ACTIVATION_NONE, x + n * (tokens - 1) * channels, pos + channels, y + channels,
                               (tokens - 1) * channels);
         }
     }
@@ -77,7 +77,7 @@ bool cpu_tokens_backward(struct stream *stream, const struct graph *graph, const
         if (last > first)
             memcpy(dpos + first, dy + first, (size_t)(last - first) * sizeof *dpos);
         for (int64_t n = 1; n < images; n++)
-            stream->simd->add(dpos + first, dy + n * image + first, false, dpos + first, last - first);
+            stream->simd->add(ACTIVATION_NONE, dpos + first, dy + n * image + first, dpos + first, last - first);
     }
     memcpy(op_output(graph, op, TOKENS_CLASS)->data, dpos, (size_t)channels * sizeof *dpos);
     return true;

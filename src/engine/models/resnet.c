@@ -16,7 +16,13 @@ struct resnet {
 static tensor_id conv_bn(struct graph *graph, const char *conv, const char *bn, tensor_id x, int channels, int kernel,
                          int stride)
 {
-    return nn_batch_norm(graph, bn, nn_conv2d(graph, conv, x, channels, kernel, stride, kernel / 2));
+    const struct conv2d layer = {.channels = channels,
+                                 .kernel = kernel,
+                                 .stride = stride,
+                                 .padding = kernel / 2,
+                                 .weight = {.kind = INIT_KAIMING}};
+
+    return nn_batch_norm(graph, bn, nn_conv2d(graph, conv, x, layer));
 }
 
 /* act(y + x), x through a 1×1 convolution where the shape changes. */
@@ -64,5 +70,6 @@ tensor_id resnet_build(struct graph *graph, const void *size, tensor_id x, int n
             graph_pop(graph, scope);
         }
     }
-    return nn_linear(graph, "fc", nn_global_avg_pool(graph, x), num_classes); /* (N, S/32, S/32, C) -> (N, classes) */
+    x = nn_global_avg_pool(graph, x); /* (N, S/32, S/32, C) -> (N, C) */
+    return nn_linear(graph, "fc", x, (struct linear){.features = num_classes});
 }

@@ -113,6 +113,16 @@ bool ref_batch_norm_apply(struct stream *stream, const struct graph *graph, cons
     return true;
 }
 
+/* Of the activation, from its output y (NULL: none) at `at`, or from what goes into it. */
+static float slope(const struct op *op, const float *y, int64_t at, float into)
+{
+    const struct activation_info *activation = activation_info(op->attrs.activation);
+
+    if (op->attrs.activation == ACTIVATION_NONE)
+        return 1;
+    return activation->slope(activation->from_y ? y[at] : into);
+}
+
 /* With xhat = (x - mean) invstd, n rows, and sums over the rows of a channel:
  *   dbias = sum g, dweight = sum g xhat, dx = weight invstd (g - dbias / n - xhat dweight / n) */
 bool ref_batch_norm_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
@@ -121,37 +131,37 @@ bool ref_batch_norm_backward(struct stream *stream, const struct graph *graph, c
     int64_t rows = tensor_rows(x), channels = tensor_channels(x);
     const float *dy = ref_f32(op_input(graph, op, BNB_DY)), *dy2 = ref_f32(op_input(graph, op, BNB_DY2));
     const float *y = ref_f32(op_input(graph, op, BNB_Y)), *weight = ref_f32(op_input(graph, op, BNB_WEIGHT));
+    const float *bias = ref_f32(op_input(graph, op, BNB_BIAS));
     const float *mean = ref_f32(op_input(graph, op, BNB_SAVE_MEAN));
     const float *invstd = ref_f32(op_input(graph, op, BNB_SAVE_INVSTD));
     float *dx = ref_f32(op_output(graph, op, BNB_DX)), *dweight = ref_f32(op_output(graph, op, BNB_DWEIGHT));
     float *dbias = ref_f32(op_output(graph, op, BNB_DBIAS)), *dresidual = ref_f32(op_output(graph, op, BNB_DRESIDUAL));
     double *sum = op->scratch, *sum_xhat = sum + channels;
 
-/* The gradient before the activation; y is not 0 wherever it is passed on. */
-#define G(at) (y && y[at] <= 0 ? 0 : dy[at] + (dy2 ? dy2[at] : 0))
     (void)stream, (void)err;
     for (int64_t c = 0; c < channels; c++)
         sum[c] = sum_xhat[c] = 0;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c++) {
             int64_t at = i * channels + c;
-            float g = G(at);
+            float xhat = (ref_f32(x)[at] - mean[c]) * invstd[c];
+            float g = (dy[at] + (dy2 ? dy2[at] : 0)) * slope(op, y, at, bias ? xhat * weight[c] + bias[c] : 0);
 
             sum[c] += g;
-            sum_xhat[c] += (double)g * (ref_f32(x)[at] - mean[c]) * invstd[c];
+            sum_xhat[c] += (double)g * xhat;
         }
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++)
         for (int64_t c = 0; c < channels; c++) {
             int64_t at = i * channels + c;
-            float g = G(at), xhat = (ref_f32(x)[at] - mean[c]) * invstd[c]; /* read before writing: dx may be dy */
+            float xhat = (ref_f32(x)[at] - mean[c]) * invstd[c]; /* read before writing: dx may be dy */
+            float g = (dy[at] + (dy2 ? dy2[at] : 0)) * slope(op, y, at, bias ? xhat * weight[c] + bias[c] : 0);
 
             if (dresidual)
                 dresidual[at] = g;
             dx[at] = weight[c] * invstd[c] *
                      (g - (float)(sum[c] / (double)rows) - xhat * (float)(sum_xhat[c] / (double)rows));
         }
-#undef G
     for (int64_t c = 0; c < channels; c++) {
         dbias[c] = (float)sum[c];
         dweight[c] = (float)sum_xhat[c];

@@ -5,6 +5,7 @@
 #ifndef RFUAV_ENGINE_REF_REF_H
 #define RFUAV_ENGINE_REF_REF_H
 
+#include "engine/activation.h"
 #include "engine/backend.h"
 
 extern const struct backend ref_backend;
@@ -21,7 +22,7 @@ static inline float *ref_f32(const struct tensor *tensor)
 
 static inline float ref_activate(enum activation activation, float value)
 {
-    return activation == ACTIVATION_RELU && value < 0 ? 0 : value;
+    return activation == ACTIVATION_NONE ? value : activation_info(activation)->value(value);
 }
 
 /* The kernels, by file. */
@@ -51,6 +52,8 @@ REF_KERNEL(image); /* elementwise.c */
 REF_KERNEL(activation);
 REF_KERNEL(activation_backward);
 REF_KERNEL(add);
+REF_KERNEL(dropout);
+REF_KERNEL(dropout_backward);
 REF_KERNEL(reorder);
 
 REF_PREPARE(max_pool); /* pool.c */

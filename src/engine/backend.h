@@ -34,6 +34,7 @@ struct stream; /* a backend's own: a device, its queue, its interned layouts */
 struct stream_config {
     const char *device; /* cuda: the GPU's UUID; else NULL */
     int threads;        /* CPU threads; 0: all cores */
+    bool deterministic; /* algorithms are chosen without timing them, so that every process chooses alike */
 };
 
 /* One row per op. A row without `run` is missing: plan_new() names the op. */

@@ -144,7 +144,8 @@ bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, stru
 
 bool net_open(const struct net_config *config, struct net **ret, struct err *err)
 {
-    struct stream_config stream = {.device = config->device, .threads = config->threads};
+    struct stream_config stream = {
+        .device = config->device, .threads = config->threads, .deterministic = config->deterministic};
     struct plan *plan;
     struct net *net;
 

@@ -21,6 +21,8 @@ struct net_config {
     const char *device;                      /* cuda: the GPU's UUID; else NULL */
     int threads;                             /* CPU threads; 0: all cores */
     uint64_t seed;                           /* initial weights, dropout */
+    bool deterministic;                      /* the bits of a training do not depend on which algorithms a timing found
+                                                fastest; they never depend on chance while a step runs */
     bool load_follows;                       /* net_load() comes next: only the last layer's weights are drawn */
     double learning_rate;                    /* Adam, betas 0.9 0.999, eps 1e-8, no weight decay */
     bool keep_inputs;                        /* for net_repeat() */

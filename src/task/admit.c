@@ -79,6 +79,7 @@ struct net_config train_net_config(const struct train_request *request, const ch
         .precision = precision_on(request->precision, backend),
         .backend = backend,
         .learning_rate = request->learning_rate,
+        .deterministic = request->deterministic,
     };
 }
 

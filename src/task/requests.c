@@ -41,6 +41,8 @@ static const struct field train_fields[] = {
     FIELD(train_request, keep_checkpoints, INT, .initial = "0", AT_LEAST(0),
           .doc = "newest epoch checkpoints that are kept; 0: all"),
     FIELD(train_request, precision, STRING, .initial = "fp32", .doc = PRECISION_DOC),
+    FIELD(train_request, deterministic, BOOL, .initial = "false",
+          .doc = "on a GPU too the seed alone decides about every bit: algorithms are not chosen by timing them"),
 };
 
 static const struct field infer_fields[] = {

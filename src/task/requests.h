@@ -28,6 +28,7 @@ struct train_request {
     int64_t seed;             /* negative: from the operating system */
     int64_t keep_checkpoints; /* epoch files kept; 0: all */
     const char *precision;    /* see PRECISIONS */
+    bool deterministic;       /* nothing that a timing decides, see net.h */
 };
 
 struct infer_request {

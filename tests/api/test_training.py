@@ -40,6 +40,12 @@ class Start(DaemonCase):
             self.assert_detail(self.start(precision=name), 400, f"不支持的精度: {name} (可选 fp32、bf16)")
         self.daemon.wait(self.daemon.train(precision="bf16", num_epochs=1), "completed")  # on the CPU in fp32
 
+    def test_deterministic(self):
+        response = self.start(deterministic="perhaps")
+        self.assertEqual(response.status_code, 422, response.text)
+        self.assertEqual(response.json()["detail"][0]["loc"], ["body", "deterministic"])
+        self.daemon.wait(self.daemon.train(deterministic=True, num_epochs=1), "completed")
+
     def test_missing_paths(self):
         self.assert_detail(self.start(train_path="/nowhere/训练"), 400, "训练集路径不存在: /nowhere/训练")
         self.assert_detail(self.start(val_path="/nowhere/v"), 400, "验证集路径不存在: /nowhere/v")

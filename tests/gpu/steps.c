@@ -1,7 +1,7 @@
 /* steps.c - the first steps of a training, from the start of the process: when the first one is done, and what the
  * weights are after the last.
  *
- *   steps BEGIN MODEL SIZE BATCH fp32|bf16 STEPS
+ *   steps BEGIN MODEL SIZE BATCH fp32|bf16 STEPS [deterministic]
  *
  * BEGIN: when the process was started, in seconds since 1970 ($EPOCHREALTIME). Prints one line of JSON: seconds from
  * then until main, until the net is open and until the first step is done, and a hash of all weights. */
@@ -74,12 +74,13 @@ int main(int argc, char **argv)
     struct err err;
 
     if (argc < 7)
-        fail("usage: steps BEGIN MODEL SIZE BATCH fp32|bf16 STEPS");
+        fail("usage: steps BEGIN MODEL SIZE BATCH fp32|bf16 STEPS [deterministic]");
     begin = strtod(argv[1], NULL);
     config.model = argv[2];
     config.image_size = atoi(argv[3]);
     config.batch_size = atoi(argv[4]);
     config.precision = strcmp(argv[5], "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+    config.deterministic = argc > 7 && strcmp(argv[7], "deterministic") == 0;
 
     size_t bytes = (size_t)config.batch_size * (size_t)config.image_size * (size_t)config.image_size * 3;
     uint8_t *images = malloc(bytes);

@@ -25,7 +25,8 @@ struct conv_plan {
     size_t workspace;
 };
 
-/* Looks for the fastest plan: in the cache, else by timing the first few that cuDNN's heuristics propose. false without
+/* Looks for the fastest plan: in the cache, else by timing the first few that cuDNN's heuristics propose; a
+ * deterministic stream takes the first of them that works. All give the same bits in every run. false without
  * an error in *err when cuDNN has no engine for the problem (then err->message is empty). */
 bool conv_plan_find(struct stream *stream, const struct conv_problem *problem, struct conv_plan *ret, struct err *err);
 bool conv_plan_run(struct stream *stream, const struct conv_plan *plan, const struct conv_operands *operands,

@@ -96,7 +96,7 @@ struct cudnn_cache *cudnn_cache_open(const struct stream *stream)
 {
     struct cudnn_cache *cache = calloc(1, sizeof *cache);
 
-    if (cache && find_path(cache, stream))
+    if (cache && !stream->deterministic && find_path(cache, stream))
         read_file(cache);
     return cache;
 }

@@ -1,5 +1,6 @@
 /* cudnn_cache.h - which plan was the fastest for which problem, in memory and in a file for each GPU and cuDNN version:
- * $RFUAV_CACHE, $XDG_CACHE_HOME/rfuav or ~/.cache/rfuav. A file that cannot be read or written is done without. */
+ * $RFUAV_CACHE, $XDG_CACHE_HOME/rfuav or ~/.cache/rfuav. A file that cannot be read or written is done without. A
+ * deterministic stream has none: what it chooses must not depend on one. */
 #ifndef RFUAV_ENGINE_CUDA_CUDNN_CACHE_H
 #define RFUAV_ENGINE_CUDA_CUDNN_CACHE_H
 

@@ -1,6 +1,6 @@
 /* cudnn_search.c - the fastest plan for a convolution. cuDNN's heuristics give a list of engine configurations, the
  * likely best first; those that may be used are numbered, the first few are timed on the device, and the number of the
- * fastest is remembered. */
+ * fastest is remembered. A deterministic stream takes the first that works. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static void problem_text(const struct stream *stream, const struct conv_problem 
     static const char *const names[] = {"forward", "data", "weight"};
     const struct direct_launch *s = &p->shape;
 
-    snprintf(text, size, "%s %s%s%s%s%s%s n%d %dx%dx%d %dx%dx%d k%dx%d s%dx%d p%dx%d g%d", names[p->pass],
+    snprintf(text, size, "%s %s%s%s%s%s n%d %dx%dx%d %dx%dx%d k%dx%d s%dx%d p%dx%d g%d", names[p->pass],
              s->number == NUMBER_BF16 ? "bf16"
              : stream->allow_tf32     ? "tf32"
                                       : "f32",
@@ -43,12 +43,11 @@ static void problem_text(const struct stream *stream, const struct conv_problem 
              !p->bias                      ? ""
              : p->bias_number == s->number ? " bias"
                                            : " f32 bias",
-             p->residual ? " residual" : "", p->relu ? " relu" : "", stream->deterministic ? "" : " any", s->n, s->h,
-             s->w, s->c, s->oh, s->ow, s->o, s->kernel[0], s->kernel[1], s->stride[0], s->stride[1], s->padding[0],
-             s->padding[1], s->groups);
+             p->residual ? " residual" : "", p->relu ? " relu" : "", s->n, s->h, s->w, s->c, s->oh, s->ow, s->o,
+             s->kernel[0], s->kernel[1], s->stride[0], s->stride[1], s->padding[0], s->padding[1], s->groups);
 }
 
-/* May this configuration be used: as exact and as deterministic as was asked for? */
+/* May this configuration be used: as exact as was asked for, and the same bits each time? */
 static bool allowed(struct search *s, cudnnBackendDescriptor_t config, bool *compiled)
 {
     cudnnBackendDescriptor_t engine = cudnn_make(s->bag, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
@@ -63,7 +62,7 @@ static bool allowed(struct search *s, cudnnBackendDescriptor_t config, bool *com
                                       &count, notes) != CUDNN_STATUS_SUCCESS)
         return false;
     for (int64_t i = 0; i < count; i++) {
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC && s->stream->deterministic)
+        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
             return false;
         if (s->problem->shape.number == NUMBER_F32 &&
             ((notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && !s->stream->allow_tf32) ||
@@ -130,17 +129,6 @@ static bool build(struct search *s, int choice, struct conv_plan *ret)
     }
     *ret = (struct conv_plan){.plan = plan, .workspace = (size_t)workspace};
     return true;
-}
-
-/* Without memory to time on, the first that can be built; not remembered. */
-static int first_of(struct search *s)
-{
-    struct conv_plan plan;
-
-    for (int i = 0; i < s->count; i++)
-        if (build(s, i, &plan))
-            return i;
-    return CACHE_NO_PLAN;
 }
 
 /* Memory for the operands, one after the other, and workspace; filled with numbers. */
@@ -252,13 +240,36 @@ static void time_candidates(struct search *s, struct trial *t, bool compiled, in
     }
 }
 
-/* The number of the fastest configuration, or CACHE_NO_PLAN. Those that are compiled at run time are tried when there
- * is no other, or where the search is asked to be thorough. */
+/* The first that can be built and, where there is memory to try it on, works; better one that cuDNN has ready. */
+static int first_of(struct search *s, const struct trial *t)
+{
+    struct conv_plan plan;
+    float us;
+
+    for (int compiled = 0; compiled < 2; compiled++)
+        for (int i = 0; i < s->count; i++)
+            if (s->compiled[i] == compiled && build(s, i, &plan) && (!t || time_runs(s, &plan, t, 1, &us)))
+                return i;
+    return CACHE_NO_PLAN;
+}
+
+/* The fastest. Those that are compiled at run time are tried when there is no other, or where the search is asked to be
+ * thorough. */
+static int fastest_of(struct search *s, struct trial *t)
+{
+    const char *wish = getenv("RFUAV_CUDA_SEARCH");
+    bool thorough = wish && strcmp(wish, "full") == 0;
+
+    time_candidates(s, t, false, MOST_TIMED);
+    if (t->choice == CACHE_NO_PLAN || thorough)
+        time_candidates(s, t, true, thorough ? MOST_TIMED : MOST_COMPILED);
+    return t->choice;
+}
+
+/* The number of the configuration to take, or CACHE_NO_PLAN. */
 static bool choose(struct search *s, const char *text, int *choice, bool *remember, struct err *err)
 {
     struct trial t = {.text = text, .begin = milliseconds(), .choice = CACHE_NO_PLAN};
-    const char *wish = getenv("RFUAV_CUDA_SEARCH");
-    bool thorough = wish && strcmp(wish, "full") == 0;
 
     *choice = CACHE_NO_PLAN;
     if (!s->count)
@@ -267,29 +278,48 @@ static bool choose(struct search *s, const char *text, int *choice, bool *rememb
         if (err->kind != ERR_MEMORY)
             return false;
         err->message[0] = '\0';
-        *choice = first_of(s);
+        *choice = first_of(s, NULL);
         *remember = false;
         return true;
     }
     if (!cuda_ok(cudaEventCreate(&t.events[0]), "an event", err) ||
         !cuda_ok(cudaEventCreate(&t.events[1]), "an event", err))
         return false;
-    time_candidates(s, &t, false, MOST_TIMED);
-    if (t.choice == CACHE_NO_PLAN || thorough)
-        time_candidates(s, &t, true, thorough ? MOST_TIMED : MOST_COMPILED);
+    *choice = s->stream->deterministic ? first_of(s, &t) : fastest_of(s, &t);
     cudaEventDestroy(t.events[0]);
     cudaEventDestroy(t.events[1]);
-    *choice = t.choice;
     return true;
+}
+
+/* Fills the list of configurations. Plans of the second list come into question only when one is looked for. */
+static void list_configurations(struct search *s, bool fallback)
+{
+    cudnnBackendDescriptor_t graph = cudnn_graph_of(s->stream, s->bag, s->problem);
+
+    s->count = 0;
+    if (s->bag->status == CUDNN_STATUS_SUCCESS) {
+        ask_heuristics(s, graph, CUDNN_HEUR_MODE_A);
+        if (fallback)
+            ask_heuristics(s, graph, CUDNN_HEUR_MODE_FALLBACK);
+    }
+    s->bag->status = CUDNN_STATUS_SUCCESS;
+}
+
+/* The plan that the cache names. It may be one that cannot be built any more, after a change of driver or libraries. */
+static bool build_known(struct search *s, int choice, struct conv_plan *ret)
+{
+    list_configurations(s, false);
+    if (choice >= s->count)
+        list_configurations(s, true);
+    return choice < s->count && build(s, choice, ret);
 }
 
 bool conv_plan_find(struct stream *stream, const struct conv_problem *problem, struct conv_plan *ret, struct err *err)
 {
     struct search s = {.stream = stream, .problem = problem, .bag = cudnn_bag_new()};
-    cudnnBackendDescriptor_t graph;
     char text[160];
     int choice;
-    bool known, remember = true, ok = true;
+    bool known, remember = true, ok;
 
     *ret = (struct conv_plan){0};
     err->message[0] = '\0';
@@ -297,21 +327,14 @@ bool conv_plan_find(struct stream *stream, const struct conv_problem *problem, s
         return err_set(err, ERR_MEMORY, "no memory for a convolution");
     problem_text(stream, problem, text, sizeof text);
     known = cudnn_cache_find(stream->cache, text, &choice);
-    if (!known || choice != CACHE_NO_PLAN) {
-        graph = cudnn_graph_of(stream, s.bag, problem);
-        if (s.bag->status == CUDNN_STATUS_SUCCESS) {
-            ask_heuristics(&s, graph, CUDNN_HEUR_MODE_A);
-            if (!known || choice >= s.count)
-                ask_heuristics(&s, graph, CUDNN_HEUR_MODE_FALLBACK);
-        }
-        s.bag->status = CUDNN_STATUS_SUCCESS;
-        if (!known) {
-            ok = choose(&s, text, &choice, &remember, err);
-            if (ok && remember)
-                cudnn_cache_add(stream->cache, text, choice);
-        }
+    ok = known && choice != CACHE_NO_PLAN && build_known(&s, choice, ret);
+    if (!ok && (!known || choice != CACHE_NO_PLAN)) {
+        list_configurations(&s, true);
+        ok = choose(&s, text, &choice, &remember, err);
+        if (ok && remember)
+            cudnn_cache_add(stream->cache, text, choice);
+        ok = ok && choice != CACHE_NO_PLAN && build(&s, choice, ret);
     }
-    ok = ok && choice >= 0 && choice < s.count && build(&s, choice, ret);
     if (ok)
         ret->bag = s.bag;
     else

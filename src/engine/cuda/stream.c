@@ -123,7 +123,7 @@ bool stream_open(const struct stream_config *config, struct stream **ret, struct
     if (!stream)
         return err_set(err, ERR_MEMORY, "no memory for a CUDA stream");
     stream->allow_tf32 = !switched_off("RFUAV_TF32");
-    stream->deterministic = !switched_off("RFUAV_DETERMINISTIC");
+    stream->deterministic = config->deterministic;
     if (!find_device(stream, config->device, err) || !open_device(stream, err)) {
         stream_close(stream);
         return false;

@@ -41,7 +41,8 @@ struct stream {
     struct cudnn_cache *cache;
     void *trial; /* device memory for timing algorithms, freed before real memory is taken */
     size_t trial_bytes;
-    bool allow_tf32, deterministic;
+    bool allow_tf32;
+    bool deterministic; /* algorithms are not chosen by their time */
 };
 
 /* *err from a CUDA or cuDNN status; always false. what: "a copy to the device". */

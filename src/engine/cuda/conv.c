@@ -77,6 +77,7 @@ bool cuda_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *
     struct tensor *weight = op_input(graph, op, CONV2D_WEIGHT);
     struct conv_state *state = new_state(graph, op, CONV_FORWARD, x, y, err);
     struct conv_problem *problem;
+    bool general;
 
     if (!state)
         return false;
@@ -86,9 +87,10 @@ bool cuda_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *
     problem->bias_number = bias ? number_of(bias) : NUMBER_F32;
     problem->residual = op_input(graph, op, CONV2D_RESIDUAL);
     problem->relu = op->attrs.activation == ACTIVATION_RELU;
-    if (!find_plan(stream, op, state, err))
+    general = op->attrs.activation > ACTIVATION_RELU; /* cuDNN's fused engines know none of them */
+    if (!general && !find_plan(stream, op, state, err))
         return false;
-    if (state->plan.plan || !(problem->bias || problem->residual || problem->relu))
+    if (state->plan.plan || !(problem->bias || problem->residual || problem->relu || general))
         return true;
     state->epilogue = true;
     problem->bias = problem->residual = problem->relu = false;
@@ -117,8 +119,8 @@ bool cuda_conv2d(struct stream *stream, const struct graph *graph, const struct 
         return false;
     return !state->epilogue ||
            cuda_ok(epilogue(stream->queue, number_of(y), number_of(y), y->data, tensor_rows(y), (int)tensor_channels(y),
-                            data_of(bias), bias ? number_of(bias) : NUMBER_F32, data_of(residual),
-                            op->attrs.activation == ACTIVATION_RELU, y->data),
+                            data_of(bias), bias ? number_of(bias) : NUMBER_F32, data_of(residual), op->attrs.activation,
+                            y->data),
                    "convolution", err);
 }
 

@@ -1,5 +1,6 @@
 /* elementwise.cu - kernels that treat every number, or every row of weights, alone. See launch.h */
-#include "engine/cuda/numbers.cuh"
+#include "base/philox.h"
+#include "engine/cuda/activation.cuh"
 
 namespace
 {
@@ -55,7 +56,7 @@ template <int V> __device__ inline vec<V> load_bias(const void *bias, bool half,
 
 template <typename In, typename Out, int V>
 __global__ void epilogue_kernel(const In *x, int64_t count, int channels, const void *bias, bool half_bias,
-                                const In *residual, bool relu, Out *y)
+                                const In *residual, enum activation activation, Out *y)
 {
     EACH(item, count / V)
     {
@@ -76,24 +77,62 @@ __global__ void epilogue_kernel(const In *x, int64_t count, int channels, const 
             for (int i = 0; i < V; i++)
                 value.v[i] += r.v[i];
         }
-#pragma unroll
-        for (int i = 0; i < V; i++)
-            if (relu && value.v[i] < 0)
-                value.v[i] = 0;
+        activate<V>(activation, value);
         store<V>(y + at, value);
     }
 }
 
-template <typename T, int V> __global__ void relu_backward_kernel(const T *dy, const T *y, int64_t count, T *dx)
+template <typename T, int V>
+__global__ void activation_backward_kernel(enum activation activation, const T *dy, const T *at, int64_t count, T *dx)
 {
     EACH(item, count / V)
     {
-        vec<V> d = load<V>(dy + item * V), value = load<V>(y + item * V);
+        vec<V> d = load<V>(dy + item * V), value = load<V>(at + item * V);
 
 #pragma unroll
         for (int i = 0; i < V; i++)
-            d.v[i] = value.v[i] > 0 ? d.v[i] : 0;
+            d.v[i] *= slope(activation, value.v[i]);
         store<V>(dx + item * V, d);
+    }
+}
+
+/* Is this element kept? words: of its block of four, `block`, drawn when another one begins. */
+struct draws {
+    uint64_t block;
+    uint32_t words[4];
+};
+
+__device__ inline bool is_kept(const dropout_launch &d, int64_t step, uint32_t threshold, uint64_t element,
+                               draws &drawn)
+{
+    if (drawn.block != element / 4) {
+        drawn.block = element / 4;
+        philox_dropout(d.seed, d.op, step, drawn.block, drawn.words);
+    }
+    return drawn.words[element % 4] >= threshold;
+}
+
+template <typename T, int V> __global__ void dropout_kernel(dropout_launch d, const T *x, const T *residual, T *y)
+{
+    int64_t step = *d.step;
+    uint32_t threshold = philox_threshold(d.p);
+    float scale = 1 / (1 - d.p);
+    draws drawn = {UINT64_MAX, {}};
+
+    EACH(item, d.count / V)
+    {
+        int64_t at = item * V;
+        vec<V> value = load<V>(x + at), add = {};
+
+        if (residual)
+            add = load<V>(residual + at);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            uint64_t element = (uint64_t)(d.row ? (at + i) / d.row : at + i);
+
+            value.v[i] = (is_kept(d, step, threshold, element, drawn) ? value.v[i] * scale : 0) + add.v[i];
+        }
+        store<V>(y + at, value);
     }
 }
 
@@ -190,41 +229,52 @@ cudaError_t image_convert(cudaStream_t stream, enum number number, const uint8_t
 
 template <typename In, typename Out>
 static void launch_epilogue(cudaStream_t stream, const void *x, int64_t count, int channels, const void *bias,
-                            bool half_bias, const void *residual, bool relu, void *y)
+                            bool half_bias, const void *residual, enum activation activation, void *y)
 {
     if (channels % 8)
         epilogue_kernel<In, Out, 1><<<blocks_for(count), THREADS, 0, stream>>>(
-            (const In *)x, count, channels, bias, half_bias, (const In *)residual, relu, (Out *)y);
+            (const In *)x, count, channels, bias, half_bias, (const In *)residual, activation, (Out *)y);
     else
         epilogue_kernel<In, Out, 8><<<blocks_for(count / 8), THREADS, 0, stream>>>(
-            (const In *)x, count, channels, bias, half_bias, (const In *)residual, relu, (Out *)y);
+            (const In *)x, count, channels, bias, half_bias, (const In *)residual, activation, (Out *)y);
 }
 
 cudaError_t epilogue(cudaStream_t stream, enum number in, enum number out, const void *x, int64_t rows, int channels,
-                     const void *bias, enum number bias_number, const void *residual, bool relu, void *y)
+                     const void *bias, enum number bias_number, const void *residual, enum activation activation,
+                     void *y)
 {
     int64_t count = rows * channels;
     bool half = bias_number == NUMBER_BF16;
 
     if (in == NUMBER_BF16 && out == NUMBER_BF16)
-        launch_epilogue<bf16, bf16>(stream, x, count, channels, bias, half, residual, relu, y);
+        launch_epilogue<bf16, bf16>(stream, x, count, channels, bias, half, residual, activation, y);
     else if (in == NUMBER_BF16)
-        launch_epilogue<bf16, float>(stream, x, count, channels, bias, half, residual, relu, y);
+        launch_epilogue<bf16, float>(stream, x, count, channels, bias, half, residual, activation, y);
     else if (out == NUMBER_BF16)
-        launch_epilogue<float, bf16>(stream, x, count, channels, bias, half, residual, relu, y);
+        launch_epilogue<float, bf16>(stream, x, count, channels, bias, half, residual, activation, y);
     else
-        launch_epilogue<float, float>(stream, x, count, channels, bias, half, residual, relu, y);
+        launch_epilogue<float, float>(stream, x, count, channels, bias, half, residual, activation, y);
     return cudaGetLastError();
 }
 
-cudaError_t relu_backward(cudaStream_t stream, enum number number, const void *dy, const void *y, int64_t count,
-                          void *dx)
+cudaError_t activation_backward(cudaStream_t stream, enum number number, enum activation activation, const void *dy,
+                                const void *at, int64_t count, void *dx)
 {
 #define CALL(T, V)                                                                                                     \
-    (relu_backward_kernel<T, V>                                                                                        \
-     <<<blocks_for(count / V), THREADS, 0, stream>>>((const T *)dy, (const T *)y, count, (T *)dx),                     \
+    (activation_backward_kernel<T, V>                                                                                  \
+     <<<blocks_for(count / V), THREADS, 0, stream>>>(activation, (const T *)dy, (const T *)at, count, (T *)dx),        \
      cudaGetLastError())
     return DISPATCH(number, count, CALL);
+#undef CALL
+}
+
+cudaError_t dropout(cudaStream_t stream, const struct dropout_launch *d, const void *x, const void *residual, void *y)
+{
+#define CALL(T, V)                                                                                                     \
+    (dropout_kernel<T, V>                                                                                              \
+     <<<blocks_for(d->count / V), THREADS, 0, stream>>>(*d, (const T *)x, (const T *)residual, (T *)y),                \
+     cudaGetLastError())
+    return DISPATCH(d->number, d->count, CALL);
 #undef CALL
 }
 

@@ -42,6 +42,8 @@ CUDA_RUN(image);
 CUDA_RUN(activation);
 CUDA_RUN(activation_backward);
 CUDA_RUN(add);
+CUDA_RUN(dropout);
+CUDA_RUN(dropout_backward);
 CUDA_RUN(reorder);
 CUDA_PREPARE(max_pool);
 CUDA_RUN(max_pool);

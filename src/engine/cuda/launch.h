@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/op.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -24,7 +26,8 @@ struct norm_launch {
     enum number number;
     int64_t rows;
     int channels;
-    bool relu, clusters;
+    enum activation activation;
+    bool clusters;
     float eps, momentum;
     void *scratch;
 };
@@ -42,6 +45,7 @@ struct norm_forward_args {
 struct norm_backward_args {
     const void *dy, *dy2, *x, *y; /* dy2, y may be NULL */
     const uint8_t *mask;          /* instead of y */
+    const float *bias;            /* for an activation whose slope follows from what goes into it; else NULL */
     const float *weight, *save_mean, *save_invstd;
     void *dx, *dresidual; /* dresidual may be NULL; each may be dy's or dy2's memory */
     float *dweight, *dbias;
@@ -69,11 +73,24 @@ cudaError_t image_convert(cudaStream_t stream, enum number number, const uint8_t
 /* y = act(x + bias[c] + residual); bias, residual may be NULL; y may be x or residual. y's numbers may differ from x's.
  */
 cudaError_t epilogue(cudaStream_t stream, enum number in, enum number out, const void *x, int64_t rows, int channels,
-                     const void *bias, enum number bias_number, const void *residual, bool relu, void *y);
+                     const void *bias, enum number bias_number, const void *residual, enum activation activation,
+                     void *y);
 
-/* dx = y > 0 ? dy : 0 */
-cudaError_t relu_backward(cudaStream_t stream, enum number number, const void *dy, const void *y, int64_t count,
-                          void *dx);
+/* dx = dy act'(at); at: y or x, as the activation needs */
+cudaError_t activation_backward(cudaStream_t stream, enum number number, enum activation activation, const void *dy,
+                                const void *at, int64_t count, void *dx);
+
+/* Dropout as op.h has it, of `count` numbers in rows of `row` (0: each draws for itself). residual may be NULL; y may
+ * be x or residual. step: device memory. */
+struct dropout_launch {
+    enum number number;
+    int64_t count, row;
+    float p;
+    uint64_t seed;
+    uint32_t op; /* running number */
+    const int64_t *step;
+};
+cudaError_t dropout(cudaStream_t stream, const struct dropout_launch *d, const void *x, const void *residual, void *y);
 
 /* Between (O, I, area) floats and (O, area, padded I) numbers, zeros in the padding; and back. */
 cudaError_t weight_pack(cudaStream_t stream, const float *oihw, int64_t out, int in, int area, int padded,

@@ -129,7 +129,8 @@ bool cuda_linear_prepare(struct stream *stream, struct graph *graph, struct op *
     const struct tensor *x = op_input(graph, op, 0), *y = op_output(graph, op, 0);
     struct tensor *weight = op_input(graph, op, 1);
     bool bias = op_input(graph, op, 2), relu = op->attrs.activation == ACTIVATION_RELU;
-    bool fused = number_of(y) == NUMBER_F32; /* a bias has the type of y there, and ours are floats */
+    bool general = op->attrs.activation > ACTIVATION_RELU;
+    bool fused = number_of(y) == NUMBER_F32 && !general; /* a bias has the type of y there, and ours are floats */
     int64_t in = tensor_channels(x), out = tensor_channels(y), rows = tensor_rows(x);
     cublasLtEpilogue_t epilogue = bias && relu ? CUBLASLT_EPILOGUE_RELU_BIAS
                                   : bias       ? CUBLASLT_EPILOGUE_BIAS
@@ -142,7 +143,7 @@ bool cuda_linear_prepare(struct stream *stream, struct graph *graph, struct op *
                          &(struct matrix){number_of(y), out, rows, false}, fused ? epilogue : CUBLASLT_EPILOGUE_DEFAULT,
                          err))
         return false;
-    ((struct linear_state *)op->state)->epilogue = !fused && (bias || relu);
+    ((struct linear_state *)op->state)->epilogue = !fused && (bias || relu || general);
     return true;
 }
 
@@ -163,7 +164,7 @@ bool cuda_linear(struct stream *stream, const struct graph *graph, const struct 
         return false;
     return !state->epilogue ||
            cuda_ok(epilogue(stream->queue, number_of(y), number_of(y), y->data, tensor_rows(y), (int)tensor_channels(y),
-                            bias, NUMBER_F32, NULL, op->attrs.activation == ACTIVATION_RELU, y->data),
+                            bias, NUMBER_F32, NULL, op->attrs.activation, y->data),
                    "a bias", err);
 }
 

@@ -149,8 +149,9 @@ __global__ void __launch_bounds__(THREADS)
 
 /* y = act((x - mean) invstd weight + bias + residual); invstd comes from a variance unless `training`. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) apply(const T *x, int64_t rows, int channels, bool training, bool relu,
-                                                 float eps, const T *residual, T *y, norm_forward_args f)
+__global__ void __launch_bounds__(THREADS)
+    apply(const T *x, int64_t rows, int channels, bool training, enum activation activation, float eps,
+          const T *residual, T *y, norm_forward_args f)
 {
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     int64_t step = (int64_t)gridDim.y * blockDim.y;
@@ -176,10 +177,9 @@ __global__ void __launch_bounds__(THREADS) apply(const T *x, int64_t rows, int c
 #pragma unroll
         for (int i = 0; i < V; i++) {
             value.v[i] = (value.v[i] - mean.v[i]) * scale.v[i] + bias.v[i] + add.v[i];
-            if (relu && value.v[i] < 0)
-                value.v[i] = 0;
             bits |= (unsigned)(value.v[i] > 0) << i;
         }
+        activate<V>(activation, value);
         store<V>(y + at, value);
         if (V == 8 && f.mask)
             f.mask[at / 8] = (uint8_t)bits;
@@ -187,23 +187,28 @@ __global__ void __launch_bounds__(THREADS) apply(const T *x, int64_t rows, int c
 }
 
 /* Sums of g and g (x - mean); dresidual = g on the way, which may lie where dy or dy2 does. */
-template <typename T, int V>
+template <typename T, int V, bool INTO>
 __global__ void __launch_bounds__(THREADS)
     backward_sums(const T *dy, const T *dy2, const T *y, const T *__restrict__ x, T *dresidual, int64_t rows,
-                  int channels, float *partial, norm_backward_args b)
+                  int channels, enum activation activation, float *partial, norm_backward_args b)
 {
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     vec<V> mean = {}, sum = {}, product = {};
+    into<V> in;
 
     if (c < channels) {
         int64_t step = (int64_t)gridDim.y * blockDim.y;
 
         mean = load<V>(b.save_mean + c);
+        if (INTO)
+            in.load_from(b, c);
 #pragma unroll 2
         for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows; row += step) {
             int64_t at = row * channels + c;
             vec<V> value = load<V>(x + at), g = norm_gradient<T, V>(dy, dy2, y, b.mask, at);
 
+            if (INTO)
+                in.pass(activation, value, g);
             if (dresidual) {
                 round_to<T, V>(g);
                 store<V>(dresidual + at, g);
@@ -219,25 +224,28 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 /* dx = weight invstd (g - dbias / n - xhat dweight / n) */
-template <typename T, int V>
+template <typename T, int V, bool INTO>
 __global__ void __launch_bounds__(THREADS)
     backward_apply(const T *dy, const T *dy2, const T *y, const T *__restrict__ x, T *dx, int64_t rows, int channels,
-                   norm_backward_args b)
+                   enum activation activation, norm_backward_args b)
 {
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
     int64_t step = (int64_t)gridDim.y * blockDim.y;
-    vec<V> mean, scale, mean_g, slope;
+    vec<V> mean, scale, mean_g, steep;
+    into<V> in;
 
     if (c >= channels)
         return;
+    if (INTO)
+        in.load_from(b, c);
     mean = load<V>(b.save_mean + c);
-    slope = load<V>(b.save_invstd + c);
+    steep = load<V>(b.save_invstd + c);
     scale = load<V>(b.weight + c);
     mean_g = load<V>(b.dweight + c);
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        scale.v[i] *= slope.v[i];
-        slope.v[i] *= mean_g.v[i] / (float)rows; /* dx = scale (g - mean_g - (x - mean) slope) */
+        scale.v[i] *= steep.v[i];
+        steep.v[i] *= mean_g.v[i] / (float)rows; /* dx = scale (g - mean_g - (x - mean) steep) */
     }
     mean_g = load<V>(b.dbias + c);
 #pragma unroll
@@ -248,9 +256,11 @@ __global__ void __launch_bounds__(THREADS)
         int64_t at = row * channels + c;
         vec<V> value = load<V>(x + at), g = norm_gradient<T, V>(dy, dy2, y, b.mask, at);
 
+        if (INTO)
+            in.pass(activation, value, g);
 #pragma unroll
         for (int i = 0; i < V; i++)
-            g.v[i] = scale.v[i] * (g.v[i] - mean_g.v[i] - (value.v[i] - mean.v[i]) * slope.v[i]);
+            g.v[i] = scale.v[i] * (g.v[i] - mean_g.v[i] - (value.v[i] - mean.v[i]) * steep.v[i]);
         store<V>(dx + at, g);
     }
 }
@@ -291,14 +301,12 @@ cudaError_t launch_apply(cudaStream_t stream, const norm_launch *l, const norm_f
 {
     cut c = cut_of(l->rows, l->channels);
 
-    apply<T, V><<<apply_grid(c, l->rows), dim3(c.tx, c.ty), 0, stream>>>((const T *)f->x, l->rows, l->channels,
-                                                                         training, l->relu, l->eps,
-                                                                         (const T *)f->residual, (T *)f->y, *f);
+    apply<T, V><<<apply_grid(c, l->rows), dim3(c.tx, c.ty), 0, stream>>>(
+        (const T *)f->x, l->rows, l->channels, training, l->activation, l->eps, (const T *)f->residual, (T *)f->y, *f);
     return cudaGetLastError();
 }
 
-template <typename T, int V>
-cudaError_t forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f)
+template <typename T, int V> cudaError_t forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f)
 {
     cut c = cut_of(l->rows, l->channels);
 
@@ -308,27 +316,36 @@ cudaError_t forward(cudaStream_t stream, const norm_launch *l, const norm_forwar
     return launch_apply<T, V>(stream, l, f, true);
 }
 
-template <typename T, int V>
-cudaError_t backward(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b)
+template <typename T, int V, bool INTO>
+cudaError_t backward_with(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b)
 {
     cut c = cut_of(l->rows, l->channels);
     dim3 block(c.tx, c.ty);
-    const T *y = l->relu && !b->mask ? (const T *)b->y : NULL, *dy = (const T *)b->dy, *dy2 = (const T *)b->dy2;
+    bool relu = l->activation == ACTIVATION_RELU;
+    const T *y = relu && !b->mask ? (const T *)b->y : NULL, *dy = (const T *)b->dy, *dy2 = (const T *)b->dy2;
     norm_backward_args second = *b;
 
-    if (!l->relu)
+    if (!relu)
         second.mask = NULL;
-    backward_sums<T, V><<<dim3(c.columns, c.parts), block, 0, stream>>>(
-        dy, dy2, y, (const T *)b->x, (T *)b->dresidual, l->rows, l->channels, (float *)l->scratch, second);
+    backward_sums<T, V, INTO>
+        <<<dim3(c.columns, c.parts), block, 0, stream>>>(dy, dy2, y, (const T *)b->x, (T *)b->dresidual, l->rows,
+                                                         l->channels, l->activation, (float *)l->scratch, second);
     launch_add_parts(stream, l, c, finish_gradients{*b});
     if (b->dresidual) { /* g is there now, and dy may not be any more */
         dy = (const T *)b->dresidual;
         dy2 = y = NULL;
         second.mask = NULL;
     }
-    backward_apply<T, V><<<apply_grid(c, l->rows), block, 0, stream>>>(dy, dy2, y, (const T *)b->x, (T *)b->dx, l->rows,
-                                                                       l->channels, second);
+    backward_apply<T, V, INTO><<<apply_grid(c, l->rows), block, 0, stream>>>(
+        dy, dy2, y, (const T *)b->x, (T *)b->dx, l->rows, l->channels, l->activation, second);
     return cudaGetLastError();
+}
+
+/* With an activation that needs what went into it there is no dresidual (op.h). */
+template <typename T, int V>
+cudaError_t backward(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b)
+{
+    return b->bias ? backward_with<T, V, true>(stream, l, b) : backward_with<T, V, false>(stream, l, b);
 }
 
 template <typename T, int V>

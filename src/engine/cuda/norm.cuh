@@ -3,7 +3,7 @@
 #ifndef RFUAV_ENGINE_CUDA_NORM_CUH
 #define RFUAV_ENGINE_CUDA_NORM_CUH
 
-#include "engine/cuda/numbers.cuh"
+#include "engine/cuda/activation.cuh"
 
 /* The batch's moments of a channel, from the sums of d = x - shift and d^2, go into save_* and the running ones. */
 __device__ inline void norm_statistics(int channel, float shift, double sum, double square, int64_t rows, float eps,
@@ -50,6 +50,33 @@ __device__ inline vec<V> norm_gradient(const T *dy, const T *dy2, const T *y, co
     }
     return g;
 }
+
+/* What goes into an activation that needs it for its slope, x scale + shift: in the backward, for the channels from c.
+ */
+template <int V> struct into {
+    vec<V> scale, shift;
+
+    __device__ void load_from(const norm_backward_args &b, int c)
+    {
+        vec<V> mean = load<V>(b.save_mean + c), invstd = load<V>(b.save_invstd + c);
+
+        scale = load<V>(b.weight + c);
+        shift = load<V>(b.bias + c);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            scale.v[i] *= invstd.v[i];
+            shift.v[i] -= mean.v[i] * scale.v[i];
+        }
+    }
+
+    /* g times the slope there. */
+    __device__ void pass(enum activation activation, const vec<V> &x, vec<V> &g) const
+    {
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            g.v[i] *= slope(activation, x.v[i] * scale.v[i] + shift.v[i]);
+    }
+};
 
 /* Enqueue the op if the tensor fits; false when it does not. */
 bool norm_cluster_forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f, cudaError_t *status);

@@ -98,8 +98,8 @@ __device__ share share_of(int64_t rows)
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS, 2)
-    forward_kernel(const T *x, int64_t rows, int channels, bool relu, float eps, float momentum, const T *residual,
-                   T *y, norm_forward_args f)
+    forward_kernel(const T *x, int64_t rows, int channels, enum activation activation, float eps, float momentum,
+                   const T *residual, T *y, norm_forward_args f)
 {
     extern __shared__ uint4 memory[];
     __shared__ sums total;
@@ -147,20 +147,19 @@ __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             value.v[i] = (value.v[i] - shift.v[i]) * scale.v[i] + bias.v[i] + add.v[i];
-            if (relu && value.v[i] < 0)
-                value.v[i] = 0;
             bits |= (unsigned)(value.v[i] > 0) << i;
         }
+        activate<8>(activation, value);
         store<8>(y + at, value);
         if (f.mask)
             f.mask[at / 8] = (uint8_t)bits;
     }
 }
 
-template <typename T>
+template <typename T, bool INTO>
 __global__ void __launch_bounds__(THREADS, 2)
     backward_kernel(const T *dy, const T *dy2, const T *y, const T *x, T *dx, T *dresidual, int64_t rows, int channels,
-                    norm_backward_args b)
+                    enum activation activation, norm_backward_args b)
 {
     extern __shared__ uint4 memory[];
     __shared__ sums total;
@@ -169,13 +168,18 @@ __global__ void __launch_bounds__(THREADS, 2)
     int vector = threadIdx.x % VECTORS, c = blockIdx.x * CHANNELS + vector * 8;
     vec<8> mean = load<8>(b.save_mean + c), invstd = load<8>(b.save_invstd + c), scale = load<8>(b.weight + c);
     vec<8> sum = {}, product = {};
+    into<8> in;
 
+    if (INTO)
+        in.load_from(b, c);
 #pragma unroll 2
     for (int64_t row = mine.first + threadIdx.x / VECTORS; row < mine.last; row += ROWS) {
         int64_t at = row * channels + c, place = ((row - mine.first) * VECTORS + vector) * 2;
         raw8<T> raw = load_raw(x + at);
         vec<8> value = values_of<T>(raw), g = norm_gradient<T, 8>(dy, dy2, y, b.mask, at);
 
+        if (INTO)
+            in.pass(activation, value, g);
         round_to<T, 8>(g);
         kept[place] = raw;
         store<8>(reinterpret_cast<T *>(&kept[place + 1]), g);
@@ -261,7 +265,7 @@ static bool forward(cudaStream_t stream, const norm_launch *l, const norm_forwar
     if (!shape_of(l->rows, l->channels, CHANNELS * sizeof(T), &blocks, &shared))
         return false;
     *status = launch(stream, forward_kernel<T>, l->channels, blocks, shared, (const T *)f->x, l->rows, l->channels,
-                     l->relu, l->eps, l->momentum, (const T *)f->residual, (T *)f->y, *f);
+                     l->activation, l->eps, l->momentum, (const T *)f->residual, (T *)f->y, *f);
     return true;
 }
 
@@ -269,16 +273,17 @@ template <typename T>
 static bool backward(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b, cudaError_t *status)
 {
     norm_backward_args args = *b;
+    bool relu = l->activation == ACTIVATION_RELU;
     unsigned blocks;
     size_t shared;
 
     if (!shape_of(l->rows, l->channels, 2 * CHANNELS * sizeof(T), &blocks, &shared))
         return false;
-    if (!l->relu)
+    if (!relu)
         args.mask = NULL;
-    *status = launch(stream, backward_kernel<T>, l->channels, blocks, shared, (const T *)b->dy, (const T *)b->dy2,
-                     l->relu && !b->mask ? (const T *)b->y : (const T *)NULL, (const T *)b->x, (T *)b->dx,
-                     (T *)b->dresidual, l->rows, l->channels, args);
+    *status = launch(stream, b->bias ? backward_kernel<T, true> : backward_kernel<T, false>, l->channels, blocks,
+                     shared, (const T *)b->dy, (const T *)b->dy2, relu && !b->mask ? (const T *)b->y : (const T *)NULL,
+                     (const T *)b->x, (T *)b->dx, (T *)b->dresidual, l->rows, l->channels, l->activation, args);
     return true;
 }
 

@@ -9,7 +9,7 @@ static struct norm_launch norm_of(const struct stream *stream, const struct op *
         .number = number_of(x),
         .rows = tensor_rows(x),
         .channels = (int)tensor_channels(x),
-        .relu = op->attrs.activation == ACTIVATION_RELU,
+        .activation = op->attrs.activation,
         .eps = op->attrs.eps,
         .momentum = op->attrs.momentum,
         .scratch = op->scratch,
@@ -79,6 +79,7 @@ bool cuda_batch_norm_backward(struct stream *stream, const struct graph *graph, 
         .x = x->data,
         .y = data_of(op_input(graph, op, BNB_Y)),
         .mask = mask && mask->bytes ? mask->data : NULL,
+        .bias = data_of(op_input(graph, op, BNB_BIAS)),
         .weight = data_of(op_input(graph, op, BNB_WEIGHT)),
         .save_mean = data_of(op_input(graph, op, BNB_SAVE_MEAN)),
         .save_invstd = data_of(op_input(graph, op, BNB_SAVE_INVSTD)),
@@ -183,7 +184,7 @@ static bool add_and_activate(struct stream *stream, const struct op *op, const s
 
     return check_plain(x, err) &&
            cuda_ok(epilogue(stream->queue, number_of(x), number_of(y), x->data, count / vector, vector, NULL,
-                            NUMBER_F32, data_of(residual), op->attrs.activation == ACTIVATION_RELU, y->data),
+                            NUMBER_F32, data_of(residual), op->attrs.activation, y->data),
                    "an addition", err);
 }
 
@@ -201,9 +202,39 @@ bool cuda_activation_backward(struct stream *stream, const struct graph *graph, 
 {
     const struct tensor *dy = op_input(graph, op, 0);
 
-    return cuda_ok(relu_backward(stream->queue, number_of(dy), dy->data, op_input(graph, op, 1)->data,
-                                 tensor_elements(dy), op_output(graph, op, 0)->data),
+    return cuda_ok(activation_backward(stream->queue, number_of(dy), op->attrs.activation, dy->data,
+                                       op_input(graph, op, 1)->data, tensor_elements(dy),
+                                       op_output(graph, op, 0)->data),
                    "an activation", err);
+}
+
+/* Forward and backward: the same but for the residual. */
+static bool drop(struct stream *stream, const struct graph *graph, const struct op *op, const void *residual,
+                 struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, DROPOUT_X);
+    const struct dropout_launch launch = {
+        .number = number_of(x),
+        .count = tensor_elements(x),
+        .row = op->attrs.rows ? tensor_elements(x) / x->shape[0] : 0,
+        .p = op->attrs.p,
+        .seed = op->attrs.seed,
+        .op = op->attrs.number,
+        .step = op_input(graph, op, DROPOUT_STEP)->data,
+    };
+
+    return check_plain(x, err) &&
+           cuda_ok(dropout(stream->queue, &launch, x->data, residual, op_output(graph, op, 0)->data), "dropout", err);
+}
+
+bool cuda_dropout(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    return drop(stream, graph, op, data_of(op_input(graph, op, DROPOUT_RESIDUAL)), err);
+}
+
+bool cuda_dropout_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    return drop(stream, graph, op, NULL, err);
 }
 
 bool cuda_reorder(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)

@@ -25,7 +25,7 @@ struct dispatch_options {
     const char *program;                                  /* the worker's executable; NULL: this one */
     const char *weights_folder;                           /* for the worker; NULL: none */
     int64_t threads;                                      /* a task may use; 0: all */
-    uint64_t cache_bytes;                                 /* of decoded images a task; 0: the worker's choice */
+    uint64_t cache_bytes;                                 /* of decoded images a task; 0: a quarter of the memory that is free at its start */
     int64_t queue_size;                                   /* most tasks waiting at a time */
     int64_t limit_gpu[SLOT_KINDS], limit_cpu[SLOT_KINDS]; /* until changed at run time */
     double reserve_after;                                 /* seconds; 0: 60 */

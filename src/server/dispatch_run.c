@@ -296,6 +296,15 @@ void dispatch_occupy(struct dispatch *dispatch)
     }
 }
 
+/* For decoded pictures of a task: the setting, or a part of what is free now, so that several tasks have room. */
+static uint64_t cache_bytes(const struct dispatch *dispatch)
+{
+    enum { PART = 4 };
+    const struct host_info *host = device_host(monitor_devices(dispatch->options.monitor));
+
+    return dispatch->options.cache_bytes ? dispatch->options.cache_bytes : host->memory_available / PART;
+}
+
 static json_t *start_message(const struct dispatch *dispatch, const struct job *job)
 {
     const struct device_info *gpu = gpu_of(dispatch, job->device);
@@ -304,7 +313,7 @@ static json_t *start_message(const struct dispatch *dispatch, const struct job *
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s*, s:s, s:I, s:I, s:s*, s:s, s:O}", "type", "start", "task_id",
                      job->id, "kind", job->kind->name, "device", gpu ? gpu->id : "cpu", "backend",
                      placement_backend(gpu), "device_uuid", gpu ? gpu->uuid : NULL, "asked_device", job->asked_device,
-                     "threads", (json_int_t)options->threads, "memory_limit", (json_int_t)options->cache_bytes,
+                     "threads", (json_int_t)options->threads, "memory_limit", (json_int_t)cache_bytes(dispatch),
                      "weights_folder",
                      options->weights_folder && *options->weights_folder ? options->weights_folder : NULL, "language",
                      text_language(), "request", job->request);

@@ -51,7 +51,7 @@ static const struct field rows[] = {
     FIELD(settings, cpu_threads, INT, COUNT("0", "processor threads of a task; 0: all")),
     FIELD(settings, keep_checkpoints, INT, COUNT("0", "epoch checkpoints a training keeps; 0: all")),
     FIELD(settings, cache_mb, INT, .initial = "0", BETWEEN(0, 1e9),
-          .doc = "memory for decoded images of a task, MB; 0: by itself"),
+          .doc = "memory for decoded images of a task, MB; 0: a quarter of what is free"),
     FIELD(settings, rfuav_lang, STRING, .initial = "", .doc = "zh or en; empty: by the locale"),
 };
 

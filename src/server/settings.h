@@ -32,7 +32,7 @@ struct settings {
     const char *weights_dir;       /* or "" */
     int64_t cpu_threads;           /* a task may use; 0: all */
     int64_t keep_checkpoints;      /* default of the request's field; 0: all */
-    int64_t cache_mb;              /* of decoded images a task; 0: a quarter of the memory */
+    int64_t cache_mb;              /* of decoded images a task; 0: a quarter of the free memory */
     const char *rfuav_lang;        /* zh, en, or "": by the locale */
 };
 

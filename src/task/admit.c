@@ -183,7 +183,7 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
     if (!plan_memory_of(config, &memory, &err))
         return 0;
     if (on_host && config->mode == NET_TRAIN)
-        beside += memory.weights;
+        beside += memory.weights + TRAIN_BESIDE;
     total = memory.total + beside;
     if (total <= available || !advice || advice_size == 0)
         return total;

@@ -196,7 +196,7 @@ static void report_memory(struct training *t)
     uint64_t planned = memory->total;
 
     if (strcmp(t->task->backend, "cuda") != 0)
-        planned += memory->weights + loader_memory(t->train_loader) + loader_memory(t->val_loader);
+        planned += memory->weights + TRAIN_BESIDE + loader_memory(t->train_loader) + loader_memory(t->val_loader);
     task_memory(t->task, planned);
 }
 

@@ -24,7 +24,7 @@ struct options {
     const char *device;
     int size, classes, threads;
     double seconds; /* of each round */
-    bool json, ops;
+    bool json, ops, deterministic;
 };
 
 struct result {
@@ -77,8 +77,10 @@ static bool read_options(int *argc, char **argv, struct options *o, struct err *
     const char *size = "224", *classes = "37", *threads = "0", *seconds = "0.5";
     double numbers[3] = {0};
 
-    *o = (struct options){
-        .device = "cuda", .json = option_flag(argc, argv, "--json"), .ops = option_flag(argc, argv, "--ops")};
+    *o = (struct options){.device = "cuda",
+                          .json = option_flag(argc, argv, "--json"),
+                          .ops = option_flag(argc, argv, "--ops"),
+                          .deterministic = option_flag(argc, argv, "--deterministic")};
     if (!option_value(argc, argv, "--model", &model, err) || !option_value(argc, argv, "--mode", &mode, err) ||
         !option_value(argc, argv, "--batch", &batch, err) ||
         !option_value(argc, argv, "--precision", &precision, err) ||
@@ -271,6 +273,7 @@ static bool run_case(const struct options *o, struct result *r, const char *batc
         .threads = o->threads,
         .learning_rate = 1e-4,
         .keep_inputs = true,
+        .deterministic = o->deterministic,
     };
     double number = 0;
 
@@ -324,6 +327,7 @@ static void print_help(void)
                     "  --classes 数      类别数（37）\n"
                     "  --threads 数      CPU 线程数（0：全部核心）\n"
                     "  --seconds 数      每轮秒数，共三轮取中位数（0.5）\n"
+                    "  --deterministic   不按计时选择算法\n"
                     "  --ops             每个运算单独的时间\n"
                     "  --json            每个结果一行 JSON\n",
                     "usage: rfuav bench [OPTIONS]\n\n"
@@ -337,6 +341,7 @@ static void print_help(void)
                     "  --classes N       classes (37)\n"
                     "  --threads N       CPU threads (0: all cores)\n"
                     "  --seconds N       length of a round; the median of three counts (0.5)\n"
+                    "  --deterministic   choose no algorithm by timing it\n"
                     "  --ops             what each op takes when it runs alone\n"
                     "  --json            a line of JSON for each result\n"));
 }

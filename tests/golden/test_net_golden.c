@@ -12,6 +12,10 @@
 
 #include "engine/net_internal.h"
 
+/* What is held against the golden values; tests/gpu/golden.c holds others. */
+static enum dtype precision = DTYPE_F32;
+static double logits_limit = 1e-4, training_limit = 1e-3;
+
 enum { CLASSES = 5, SIZE = 64, LOGITS_BATCH = 2, TRAIN_BATCH = 4, STEPS = 10, MAX_BATCH = 4 };
 
 /* Number i of the sequence `name`, in [-1, 1): splitmix64 of FNV-1a(name) + i. */
@@ -94,7 +98,7 @@ static struct net *open_net(const char *model, const char *backend, enum net_mod
                                 .image_size = SIZE,
                                 .batch_size = mode == NET_TRAIN ? TRAIN_BATCH : LOGITS_BATCH,
                                 .mode = mode,
-                                .precision = DTYPE_F32,
+                                .precision = precision,
                                 .backend = backend,
                                 .threads = 2,
                                 .learning_rate = 1e-4};
@@ -154,12 +158,12 @@ static void check_logits(const char *model, const char *backend)
         off = fmax(off, fabs(want[i] - (double)logits[i]));
     }
     printf("  %s on %s: logits off by %.1e of the largest\n", model, backend, off / most);
-    assert_true(off / most < 1e-4);
+    assert_true(off / most < logits_limit);
 
     /* a smaller batch is another plan over the same weights */
     assert_true(net_logits(net, images(), 1, again, &err));
     for (int i = 0; i < CLASSES; i++)
-        assert_true(fabs((double)again[i] - (double)logits[i]) < 1e-4 * most);
+        assert_true(fabs((double)again[i] - (double)logits[i]) < logits_limit * most);
     free(text);
     net_free(net);
 }
@@ -177,6 +181,7 @@ static double norm(const float *values, int64_t count)
 static void check_gradients(struct net *net, const char *text)
 {
     struct state_dict *dict;
+    char worst_name[128] = "";
     double worst = 0;
     struct err err;
     int count = 0;
@@ -193,14 +198,17 @@ static void check_gradients(struct net *net, const char *text)
             golden(text, key, &want, 1);
             assert_true(net_gradient(net, TRAIN_BATCH, t->name, gradient, &err));
             off = fabs(norm(gradient, named_tensor_elements(t)) / want - 1);
-            if (!(off < 1e-3))
-                fail_msg("gradient of %s: norm off by %g", t->name, off);
-            worst = fmax(worst, off);
+            if (!(off < worst)) {
+                worst = off;
+                snprintf(worst_name, sizeof worst_name, "%s", t->name);
+            }
             count++;
         }
         free(gradient);
     }
-    printf("  gradient norms of %d parameters off by %.1e at most\n", count, worst);
+    printf("  gradient norms of %d parameters off by %.1e at most (%s)\n", count, worst, worst_name);
+    if (!(worst < training_limit))
+        fail_msg("gradient of %s: norm off by %g", worst_name, worst);
     state_dict_free(dict);
 }
 
@@ -221,7 +229,7 @@ static void check_buffers(struct net *net, const char *text)
         snprintf(key, sizeof key, "buffer %s ", names[i]);
         golden(text, key, &want, 1);
         named_tensor_to_f32(t, values);
-        if (!(fabs(norm(values, named_tensor_elements(t)) / want - 1) < 1e-3))
+        if (!(fabs(norm(values, named_tensor_elements(t)) / want - 1) < training_limit))
             fail_msg("%s: norm %g, torch has %g", names[i], norm(values, named_tensor_elements(t)), want);
         free(values);
     }
@@ -246,7 +254,7 @@ static void check_training(const char *model, const char *backend, int steps)
         if (!net_train(net, images(), labels, TRAIN_BATCH, &err) || !net_stats(net, &stats, &err))
             fail_msg("%s", err.message);
         off = fabs(stats.loss_sum / want[step] - 1);
-        if (!(off < 1e-3))
+        if (!(off < training_limit))
             fail_msg("%s on %s: loss of step %d is %g, torch has %g", model, backend, step, stats.loss_sum, want[step]);
         worst = fmax(worst, off);
         assert_int_equal(stats.images, TRAIN_BATCH);

@@ -2,7 +2,8 @@
 """parity.py BUILD: ResNets on the CUDA backend against PyTorch in double precision on the same GPU: logits, gradients
 of the first step, the losses of ten steps and the weights after them. PyTorch in our precision (fp32 without TF32, or bf16
 by autocast) stands beside, to tell what the number format alone costs: with batch statistics and rectifiers that can be
-much. Ours must be within a limit, or not much further away than PyTorch is."""
+much. Ours must be within a limit, or not much further away than PyTorch is; in a tame network (branches end in a batch
+norm of 0.25, so that the identity leads; pictures of tiles instead of noise) in fp32 within the limit."""
 
 import os
 import subprocess
@@ -62,16 +63,22 @@ def split(flat, like):
     return out
 
 
-def check(name, size, batch, precision, steps=10, classes=37):
+def check(name, size, batch, precision, tame, steps=10, classes=37):
     torch.manual_seed(3)
     rng = np.random.default_rng(5)
     model = getattr(torchvision.models, name)(weights=None, num_classes=classes)
-    for module in model.modules():  # statistics that are not the initial ones
+    last = "bn2" if name in ("resnet18", "resnet34") else "bn3"
+    for key, module in model.named_modules():  # statistics that are not the initial ones
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+            if tame and key.endswith(last):
+                module.weight.data.fill_(0.25)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     images = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    if tame:
+        tiles = rng.integers(0, 192, (batch, 8, 8, 3), dtype=np.uint8)
+        images = tiles.repeat(size // 8, axis=1).repeat(size // 8, axis=2) + images // 4
     labels = rng.integers(0, classes, batch, dtype=np.int32)
     want = torch_run(name, classes, weights, images, labels, steps, torch.float64)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -107,18 +114,22 @@ def check(name, size, batch, precision, steps=10, classes=37):
 
     ours, theirs = row((logits, gradients, losses, after)), row(peer)
     limits = (1e-4, 1e-3, None, 1e-3, 1e-3) if precision == "fp32" else (2e-2, 2e-2, None, 2e-2, 2e-2)
-    good = same and all(limit is None or mine < max(limit, 3 * other) for mine, other, limit in zip(ours, theirs, limits))
+    slack = 0 if tame and precision == "fp32" else 3
+    good = same and all(limit is None or mine < max(limit, slack * other)
+                        for mine, other, limit in zip(ours, theirs, limits))
     print(f"       PyTorch: logits {theirs[0]:.1e} gradients {theirs[1]:.1e} (worst {theirs[2][0]:.1e}) "
           f"losses {theirs[3]:.1e} weights {theirs[4]:.1e}")
-    print(f"{'ok' if good else 'FAILED':6} {name} {size} batch {batch} {precision}: logits {ours[0]:.1e} gradients "
+    print(f"{'ok' if good else 'FAILED':6} {name} {size} batch {batch} {precision}{' tame' if tame else ''}: logits {ours[0]:.1e} gradients "
           f"{ours[1]:.1e} (worst {ours[2][0]:.1e} {ours[2][1]}) losses {ours[3]:.1e} weights {ours[4]:.1e}, "
           f"two runs {'equal to the bit' if same else 'DIFFER'}", flush=True)
     return good
 
 
 ok = True
-for case in (("resnet18", 64, 8, "fp32"), ("resnet50", 64, 8, "fp32"), ("resnet18", 224, 16, "fp32"),
-             ("resnet18", 224, 16, "bf16"), ("resnet50", 224, 16, "bf16")):
+for case in (("resnet18", 64, 8, "fp32", True), ("resnet50", 64, 8, "fp32", True), ("resnet18", 224, 16, "fp32", True),
+             ("resnet50", 224, 16, "fp32", True), ("resnet18", 224, 16, "bf16", True),
+             ("resnet50", 224, 16, "bf16", True), ("resnet50", 64, 8, "fp32", False),
+             ("resnet18", 224, 16, "bf16", False)):
     try:
         ok = check(*case) and ok
     except subprocess.CalledProcessError as error:

@@ -1,0 +1,80 @@
+/* golden.c - the golden values of tests/golden on the CUDA backend: logits, the gradient of every parameter, ten steps
+ * of Adam, in F32 without TF32 and in BF16. To be run where tests/golden is.
+ *
+ * The checks are test_net_golden.c's. A bare GPU server has no cmocka, whose few words that are used stand here. */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CMOCKA_H_
+struct CMUnitTest {
+    const char *name;
+    void (*run)(void **state);
+};
+#define cmocka_unit_test(f)                                                                                            \
+    {                                                                                                                  \
+#f, f                                                                                                          \
+    }
+#define cmocka_run_group_tests(tests, setup, teardown) run_tests(tests, sizeof(tests) / sizeof *(tests))
+#define fail_msg(...)                                                                                                  \
+    do {                                                                                                               \
+        printf("FAILED " __VA_ARGS__);                                                                                 \
+        printf("\n");                                                                                                  \
+        exit(1);                                                                                                       \
+    } while (0)
+#define assert_true(x)                                                                                                 \
+    do {                                                                                                               \
+        if (!(x))                                                                                                      \
+            fail_msg("%s:%d: %s", __FILE__, __LINE__, #x);                                                             \
+    } while (0)
+#define assert_non_null(x)        assert_true((x) != NULL)
+#define assert_int_equal(a, b)    assert_true((a) == (b))
+#define assert_string_equal(a, b) assert_true(strcmp(a, b) == 0)
+
+static int run_tests(const struct CMUnitTest *tests, size_t count);
+int golden_main(void);
+
+#define main golden_main
+#include "../golden/test_net_golden.c"
+#undef main
+
+const struct backend cpu_backend = {.name = "cpu"};
+
+static int run_tests(const struct CMUnitTest *tests, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        tests[i].run(NULL);
+    return 0;
+}
+
+static void test_logits_cuda(void **state)
+{
+    (void)state;
+    for (const char *const *model = net_models(); *model; model++)
+        check_logits(*model, "cuda");
+}
+
+static void test_training_cuda(void **state)
+{
+    (void)state;
+    check_training("resnet18", "cuda", STEPS);
+    check_training("resnet50", "cuda", STEPS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_cuda),
+        cmocka_unit_test(test_training_cuda),
+    };
+
+    setenv("RFUAV_TF32", "0", 1);
+    cmocka_run_group_tests(tests, NULL, NULL);
+    printf("fp32 agrees\n");
+    precision = DTYPE_BF16;
+    logits_limit = training_limit = 2e-2;
+    cmocka_run_group_tests(tests, NULL, NULL);
+    printf("bf16 agrees\n");
+    return 0;
+}

@@ -29,7 +29,7 @@ struct options {
 
 struct result {
     const char *model, *mode, *precision;
-    int batch;
+    int batch, size;
     double open_s, first_s, ms, fed_ms; /* fed: inputs come from the host each time */
     struct net_memory memory, forecast;
     uint64_t used; /* on the device */
@@ -228,12 +228,12 @@ static bool measure(const struct options *o, const struct net_config *config, st
 
 static void print_json(const struct result *r)
 {
-    printf("{\"model\": \"%s\", \"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %d, \"ms\": %.4f, "
+    printf("{\"model\": \"%s\", \"mode\": \"%s\", \"precision\": \"%s\", \"batch\": %d, \"size\": %d, \"ms\": %.4f, "
            "\"images_per_s\": %.1f, "
            "\"fed_ms\": %.4f, \"open_s\": %.3f, \"first_step_s\": %.3f, \"memory\": %llu, \"libraries\": %llu, "
            "\"forecast\": %llu, \"used\": %llu}\n",
-           r->model, r->mode, r->precision, r->batch, r->ms, 1e3 * r->batch / r->ms, r->fed_ms, r->open_s, r->first_s,
-           (unsigned long long)r->memory.total, (unsigned long long)r->memory.libraries,
+           r->model, r->mode, r->precision, r->batch, r->size, r->ms, 1e3 * r->batch / r->ms, r->fed_ms, r->open_s,
+           r->first_s, (unsigned long long)r->memory.total, (unsigned long long)r->memory.libraries,
            (unsigned long long)r->forecast.total, (unsigned long long)r->used);
     fflush(stdout);
 }
@@ -282,6 +282,7 @@ static bool run_case(const struct options *o, struct result *r, const char *batc
         !read_number("--batch", batch, 1, 65536, &number, err))
         return false;
     r->batch = config.batch_size = (int)number;
+    r->size = o->size;
     config.precision = bf16 ? DTYPE_BF16 : DTYPE_F32;
     config.mode = infer ? NET_INFER : NET_TRAIN;
     if (!measure(o, &config, r, err))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""peer.py OUT.jsonl SECONDS MODELS BATCHES MODES: what PyTorch does on this GPU, tensors already on the device.
+"""peer.py OUT.jsonl SECONDS MODELS BATCHES MODES [SIZES [KINDS]]: what PyTorch does on this GPU, tensors already on the device.
 
 Modes: fp32 (PyTorch's defaults: TF32 in convolutions), bf16 (autocast, channels_last, fused Adam; in inference all of
 the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA
 graph) and graph32. cudnn.benchmark is on. After SECONDS no new case is begun."""
 
 import gc
+import itertools
 import json
 import sys
 import time
@@ -18,14 +19,15 @@ torch.backends.cudnn.benchmark = True
 
 
 def timed(step, rounds=3, seconds=0.2):
-    for _ in range(5):
-        step()
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    for _ in range(5):
-        step()
-    torch.cuda.synchronize()
-    times = max(5, int(seconds / ((time.perf_counter() - begin) / 5)))
+    times, took = 3, 0
+    while took < seconds / 4:  # warms up, too
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(times):
+            step()
+        torch.cuda.synchronize()
+        took = time.perf_counter() - begin
+        times = times * 2 if took < seconds / 4 else int(times * seconds / took) + 1
     result = []
     for _ in range(rounds):
         torch.cuda.synchronize()
@@ -103,23 +105,23 @@ def run(kind, name, batch, mode, size):
 
 def main():
     out, seconds, models, batches, modes = sys.argv[1], float(sys.argv[2]), *(a.split(",") for a in sys.argv[3:6])
-    size, begin = 224, time.time()
+    sizes = sys.argv[6].split(",") if len(sys.argv) > 6 else ["224"]
+    kinds = sys.argv[7].split(",") if len(sys.argv) > 7 else ["train", "infer"]
+    begin = time.time()
     print("PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version(), torch.cuda.get_device_name(),
           flush=True)
-    for mode in modes:
-        for name in models:
-            for kind in ("train", "infer"):
-                for batch in map(int, batches):
-                    if time.time() - begin > seconds:
-                        print("peer: no time for", kind, name, batch, mode)
-                        continue
-                    try:
-                        row = run(kind, name, batch, mode, size)
-                    except Exception as error:  # one case must not take the others with it
-                        row = dict(model=name, mode=kind, how=mode, batch=batch, size=size, error=str(error)[:120])
-                    torch._dynamo.reset()
-                    with open(out, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+    cases = itertools.product(modes, models, kinds, map(int, sizes), map(int, batches))
+    for mode, name, kind, size, batch in cases:
+        if time.time() - begin > seconds:
+            print("peer: no time for", kind, name, size, batch, mode)
+            continue
+        try:
+            row = run(kind, name, batch, mode, size)
+        except Exception as error:  # one case must not take the others with it
+            row = dict(model=name, mode=kind, how=mode, batch=batch, size=size, error=str(error)[:120])
+        torch._dynamo.reset()
+        with open(out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
     print("peer took", round(time.time() - begin), "s", flush=True)
 
 

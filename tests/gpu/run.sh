@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
-# run.sh [OUT]: checks and times the CUDA backend on this machine's first GPU; under 10 minutes. Takes what
-# `make gpu-tests` has built (in $BUILD, default build), so that it runs where no compiler is; PyTorch, when python3 has
-# it, is the peer, in the same run on the same card. Results go to OUT (a temporary folder without it).
-#   1 every op case against the reference, fp32 without TF32 and bf16
-#   2 the same under compute-sanitizer, where that is installed
-#   3 whole networks against PyTorch
-#   4 throughput next to PyTorch's, as a table
+# run.sh [OUT [PIECE...]]: checks and times the CUDA backend on this machine's first GPU; all of it in under 10 minutes.
+# Takes what `make gpu-tests` has built (in $BUILD, default build), so that it runs where no compiler is; PyTorch, when
+# python3 has it, is the peer, in the same run on the same card. Results go to OUT (a temporary folder without it); runs
+# of single pieces into one OUT add to its table. MODELS, BATCHES, SIZES narrow or widen what is timed.
+#   ops        every op case against the reference, fp32 without TF32 and bf16
+#   golden     whole networks against the golden values of tests/golden
+#   steps      equal weights of deterministic runs, choices that are not there any more, first steps from exec
+#   memcheck   the op cases under compute-sanitizer, where that is installed
+#   racecheck  those with kernels of our own
+#   parity     whole networks against PyTorch in double precision
+#   bench      throughput of ours
+#   peer       throughput of PyTorch's modes, the most important first
+#   table      both as a Markdown table
 set -u
 cd "$(dirname "$0")/../.."
 build=${BUILD:-build}
 out=${1:-$(mktemp -d)}
+shift
 mkdir -p "$out"
 export RFUAV_CUDA_OBJECT=${RFUAV_CUDA_OBJECT:-$PWD/$build/librfuav_cuda.so} RFUAV_CACHE=${RFUAV_CACHE:-$out/cache}
 export PYTHONUNBUFFERED=1
-models=${MODELS:-resnet18,resnet50} batches=${BATCHES:-1,8,32,128,256} failed=0
+export MODELS=${MODELS:-resnet18,resnet50} BATCHES=${BATCHES:-1,8,32,128,256} SIZES=${SIZES:-224}
+failed=0
 
 if ! nvidia-smi -L; then
     echo "skipped: this machine has no NVIDIA GPU"
@@ -28,32 +36,66 @@ step() { # NAME SECONDS COMMAND...
     echo "   $((SECONDS - begin)) s"
 }
 
-step ops 120 "$build/tests/gpu/ops"
-grep -v '^ok' "$out/ops.log"
-if [ -z "${QUICK:-}" ] && command -v compute-sanitizer >/dev/null; then
-    step memcheck 70 compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 "$build/tests/gpu/ops"
+has() { # WHAT COMMAND...: says what is missing
+    local what=$1
+    shift
+    "$@" >/dev/null 2>&1 && return
+    echo "== skipped: there is no $what"
+    return 1
+}
+sanitizer() { has compute-sanitizer command -v compute-sanitizer; }
+torch() { has 'PyTorch with torchvision' python3 -c 'import torch, torchvision'; }
+
+piece_ops() {
+    step ops 60 "$build/tests/gpu/ops"
+    grep -v '^ok' "$out/ops.log"
+}
+piece_golden() {
+    step golden 60 "$build/tests/gpu/golden"
+    cat "$out/golden.log"
+}
+piece_steps() {
+    step steps 110 python3 tests/gpu/steps.py "$build"
+    cat "$out/steps.log"
+}
+piece_memcheck() {
+    sanitizer || return
+    step memcheck 90 compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 "$build/tests/gpu/ops"
     tail -n 2 "$out/memcheck.log"
-    step racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 "$build/tests/gpu/ops" build_
+}
+piece_racecheck() {
+    sanitizer || return
+    step racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$build/tests/gpu/ops" build_
     tail -n 2 "$out/racecheck.log"
-fi
-peer=0
-if python3 -c 'import torch, torchvision' 2>/dev/null; then
-    peer=1
+}
+piece_parity() {
+    torch || return
     step parity 110 python3 tests/gpu/parity.py "$build"
     cat "$out/parity.log"
-fi
-step bench 170 "$build/tests/gpu/bench" --json --seconds 0.15 --model "$models" --batch "$batches"
-grep '^{' "$out/bench.log" >"$out/bench.jsonl"
-if [ $peer = 1 ]; then # most important first; what there is no time for is told
-    rm -f "$out/peer.jsonl"
-    while read -r seconds sizes modes; do
-        step "peer-$modes" $((seconds + 30)) python3 tests/gpu/peer.py "$out/peer.jsonl" "$seconds" "$models" "$sizes" \
-            "$modes"
+}
+piece_bench() {
+    for size in ${SIZES//,/ }; do
+        step "bench-$size" 100 "$build/tests/gpu/bench" --json --seconds 0.15 --model "$MODELS" --batch "$BATCHES" \
+            --size "$size"
+        grep -h '^{' "$out/bench-$size.log" >>"$out/bench.jsonl"
+    done
+}
+piece_peer() { # lines of seconds, batches, modes; what there is no time for is told
+    torch || return
+    while read -r seconds batches modes; do
+        step "peer-$modes" $((seconds + 40)) python3 tests/gpu/peer.py "$out/peer.jsonl" "$seconds" "$MODELS" \
+            "$batches" "$modes" "$SIZES"
         grep -c 'no time' "$out/peer-$modes.log" | grep -v '^0' | sed 's/^/   no time for /'
-    done <<<"${PEER_JOBS:-100 8,128,1 graph,bf16,fp32
-50 128 compile
-40 256,32 graph}"
-fi
-python3 tests/gpu/table.py "$out/bench.jsonl" "$out/peer.jsonl" | tee "$out/table.md"
+    done <<<"${PEER_JOBS:-60 8,128,1,32,256 graph
+50 8,128,1 bf16,fp32
+30 128 compile}"
+}
+piece_table() {
+    python3 tests/gpu/table.py "$out"/*.jsonl | tee "$out/table.md"
+}
+
+for piece in ${*:-ops golden steps memcheck racecheck parity bench peer table}; do
+    "piece_$piece" || failed=1
+done
 echo "results in $out"
 exit $failed

@@ -1,46 +1,66 @@
 #!/usr/bin/env python3
-"""table.py BENCH.jsonl PEER.jsonl: `rfuav bench --json` next to peer.py, images a second, as a Markdown table. `ratio`
-is our bf16 over the fastest of PyTorch's modes, `ratio fp32` our fp32 over PyTorch's fp32 (both with TF32). Memory
-without the context's and libraries' share: ours as planned, PyTorch's the least peak among its bf16 modes."""
+"""table.py FILE.jsonl...: lines of `rfuav bench --json` and of peer.py, from any number of runs, as a Markdown table of
+images a second. `ratio` is our bf16 over the fastest of PyTorch's modes, `ratio fp32` our fp32 over PyTorch's fp32 (both
+with TF32). Memory is without the context's and libraries' share: ours as planned, PyTorch's the least peak among its bf16
+modes, and the one over the other; likewise in fp32. Of several lines for one case the last counts; «–» was not measured,
+«memory» did not fit."""
 
 import json
-import os
 import sys
 
 MODES = ("fp32", "bf16", "compile", "graph")
 
 
 def rows(path):
-    if not os.path.exists(path):
-        return []
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file if line.startswith("{")]
 
 
 def number(value):
-    return f"{value:,.0f}".replace(",", " ") if value else "–"
+    return value if isinstance(value, str) else f"{value:,.0f}".replace(",", " ") if value else "–"
 
 
 def ratio(a, b):
     return f"{a / b:.2f}" if a and b else "–"
 
 
+def speed(row):
+    if not row:
+        return 0
+    return row["images_per_s"] if "ms" in row else "memory" if "memory" in row["error"] else "error"
+
+
 ours, peers = {}, {}
-for r in rows(sys.argv[1]):
-    ours.setdefault((r["mode"], r["model"], r["batch"]), {})[r["precision"]] = r
-for r in rows(sys.argv[2]):
-    if "ms" in r:
-        peers.setdefault((r["mode"], r["model"], r["batch"]), {})[r["how"]] = r
-print("| | batch | " + " | ".join("PyTorch " + m for m in MODES) +
-      " | ours fp32 | ours bf16 | ratio fp32 | ratio | ms bf16 | first step s | memory MiB | PyTorch's |")
-print("|---|---|" + "---|" * (len(MODES) + 8))
-for key in sorted(ours, key=lambda k: (k[0] != "train", k[1], k[2])):
+for r in (r for path in sys.argv[1:] for r in rows(path)):
+    key = (r["mode"], r.get("size", 224), r["model"], r["batch"])
+    if "how" in r:
+        peers.setdefault(key, {})[r["how"]] = r
+    else:
+        ours.setdefault(key, {})[r["precision"]] = r
+
+
+def planned(row):
+    return (row["memory"] - row.get("libraries", 0)) / 2**20 if row else 0
+
+
+def line(key):
     mine, theirs = ours[key], peers.get(key, {})
-    speed = {m: theirs[m]["images_per_s"] if m in theirs else 0 for m in MODES}
-    fp32, bf16 = (mine.get(p, {}).get("images_per_s", 0) for p in ("fp32", "bf16"))
-    some = mine.get("bf16") or mine.get("fp32")
-    peak = min((r["peak"] for m, r in theirs.items() if m != "fp32"), default=0)
-    print(f"| {key[1]} {key[0]} | {key[2]} | " + " | ".join(number(speed[m]) for m in MODES) +
-          f" | {number(fp32)} | {number(bf16)} | {ratio(fp32, speed['fp32'])} | {ratio(bf16, max(speed.values()))} | "
-          f"{mine['bf16']['ms'] if 'bf16' in mine else 0:.3f} | {some['first_step_s']:.2f} | "
-          f"{(some['memory'] - some.get('libraries', 0)) / 2**20:.0f} | {peak / 2**20:.0f} |")
+    fp32, bf16 = mine.get("fp32"), mine.get("bf16")
+    speeds = [speed(theirs.get(mode)) for mode in MODES]
+    best = max((s for s in speeds if not isinstance(s, str)), default=0)
+    peak = min((r["peak"] / 2**20 for m, r in theirs.items() if m != "fp32" and "ms" in r), default=0)
+    peak32 = theirs["fp32"]["peak"] / 2**20 if "ms" in theirs.get("fp32", {}) else 0
+    mode, size, model, batch = key
+    cells = [f"{model} {mode}", size, batch, *map(number, speeds), number(fp32 and fp32["images_per_s"]),
+             number(bf16 and bf16["images_per_s"]),
+             ratio(fp32 and fp32["images_per_s"], speeds[0] if not isinstance(speeds[0], str) else 0),
+             ratio(bf16 and bf16["images_per_s"], best), f"{bf16['ms']:.3f}" if bf16 else "–",
+             number(planned(bf16)), number(peak), ratio(planned(bf16), peak), ratio(planned(fp32), peak32)]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+HEAD = ["", "size", "batch", *("PyTorch " + m for m in MODES), "ours fp32", "ours bf16", "ratio fp32", "ratio", "ms bf16",
+        "memory MiB", "PyTorch's", "memory ratio", "fp32's"]
+print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+for k in sorted(ours, key=lambda k: (k[0] != "train", *k[1:])):
+    print(line(k))

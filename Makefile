@@ -21,12 +21,12 @@ PYTHON  ?= /usr/bin/python3
 # --- what it is made of ---------------------------------------------------------------------------------------------
 
 PACKAGES   := libmicrohttpd libuv jansson sqlite3 yaml-0.1 libjpeg libpng libtiff-4 libwebp libwebpdemux zlib \
-              pangocairo fftw3f
+              pangocairo fftw3f libxxhash
 LIBS_NO_PC := -lgif -ldnnl -lm -ldl -lpthread
 
 DEB_BUILD  := gcc make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libyaml-dev \
               libjpeg-dev libpng-dev libtiff-dev libgif-dev libwebp-dev zlib1g-dev \
-              libpango1.0-dev libfftw3-dev libdnnl-dev fonts-noto-cjk libavcodec-dev libavformat-dev libswscale-dev
+              libpango1.0-dev libfftw3-dev libdnnl-dev libxxhash-dev fonts-noto-cjk libavcodec-dev libavformat-dev libswscale-dev
 DEB_TEST   := libcmocka-dev python3 python3-requests python3-yaml python3-pil python3-numpy python3-torch \
               python3-torchvision ffmpeg
 DEB_DEV    := clang clang-tidy clang-format cppcheck libclang-rt-dev lcov valgrind wrk bear

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -76,6 +77,8 @@ def main():
     env = dict(os.environ, RFUAV_BIN=f"{ROOT}/{options.build}/rfuav", RFUAV_BUILD=f"{ROOT}/{options.build}",
                CMOCKA_MESSAGE_OUTPUT="STDOUT", PYTHONDONTWRITEBYTECODE="1",
                PYTHONPATH=os.pathsep.join([ROOT, f"{ROOT}/client/python"]))
+    cache = tempfile.TemporaryDirectory()  # the user's own stays as it is
+    env["XDG_CACHE_HOME"] = cache.name
     totals = [0, 0, 0]
     for name, command, count in programs(options.build):
         if options.only not in name:

@@ -1,17 +1,12 @@
 /* image.c - which decoder a picture's first bytes call for, and the bounds that hold for all of them. */
 #include "data/image.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "data/image_file.h"
 #include "data/image_format.h"
-
-enum { MAX_FILE_BYTES = 1 << 30 };
 
 static const struct format {
     const char *name, *magic;
@@ -85,55 +80,13 @@ bool image_decode(const void *data, size_t size, struct image *ret, struct err *
     return image_decode_bounded(data, size, IMAGE_MAX_PIXELS, ret, err);
 }
 
-/* The whole file into *ret_data (malloc'ed). */
-static bool read_file(int fd, uint8_t **ret_data, size_t *ret_size, struct err *err)
-{
-    struct stat st;
-    size_t size, have = 0;
-    uint8_t *data;
-
-    if (fstat(fd, &st) < 0)
-        return err_set(err, ERR_IO, "%s", strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return err_set(err, ERR_INVALID, "not a regular file");
-    if (st.st_size > MAX_FILE_BYTES)
-        return err_set(err, ERR_TOO_LARGE, "the file has %jd bytes, more than the %d allowed", (intmax_t)st.st_size,
-                       MAX_FILE_BYTES);
-    size = (size_t)st.st_size;
-    data = malloc(size ? size : 1);
-    if (!data)
-        return err_set(err, ERR_MEMORY, "no memory for a file of %zu bytes", size);
-    while (have < size) {
-        ssize_t n = read(fd, data + have, size - have);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            err_set(err, ERR_IO, "%s", strerror(errno));
-            free(data);
-            return false;
-        }
-        if (n == 0) /* it shrank meanwhile */
-            break;
-        have += (size_t)n;
-    }
-    *ret_data = data;
-    *ret_size = have;
-    return true;
-}
-
 bool image_read(const char *path, struct image *ret, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); /* a pipe must not hold us up */
-    uint8_t *data = NULL;
-    size_t size = 0;
-    bool ok;
+    struct image_file file;
+    bool ok = image_file_open(path, &file, err) && image_file_read(&file, err) &&
+              image_decode(file.data, file.size, ret, err);
 
-    if (fd < 0)
-        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    ok = read_file(fd, &data, &size, err) && image_decode(data, size, ret, err);
-    free(data);
-    close(fd);
+    image_file_close(&file);
     return ok || err_prefix(err, "%s", path);
 }
 

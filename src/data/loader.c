@@ -2,22 +2,24 @@
  *
  * An epoch is a list of samples in their order. Those whose resized bytes are in the cache need no work; the others,
  * still in order, are `todo`: threads take them one after another and decode into a ring of slots, at most `window`
- * ahead of the consumer. The consumer walks the epoch's list, takes each picture from the cache or from the ring, and
- * copies it into the batch; a bad one it reports and leaves out. So the batches follow from the list alone, whatever
- * the threads do. What is cached is decided by index (the first `cached` samples), since every epoch reads all. */
+ * ahead of the consumer. The consumer walks the epoch's list and notes where each picture is, in the cache or in the
+ * ring; a bad one it reports and leaves out. So the batches follow from the list alone, whatever the threads do. Then
+ * it copies the pictures into the batch, idle threads helping, since one thread moves less than a GPU takes. What is
+ * cached is decided by index (the first `cached` samples), since every epoch reads all. */
 #include "data/loader.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/random.h"
-#include "data/image.h"
+#include "data/picture_load.h"
 
-enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4 };
+enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4, HELP_FROM_BYTES = 2 << 20 };
 static const uint64_t ORDER_STREAM = UINT64_C(0x6c6f61646572) << 16; /* apart from other users of the seed */
 
 enum slot_state { SLOT_FREE, SLOT_BUSY, SLOT_GOOD, SLOT_BAD };
@@ -26,6 +28,14 @@ struct slot {
     enum slot_state state;
     const uint8_t *picture; /* in the cache or in the ring */
     struct err err;         /* of a bad one */
+};
+
+/* Pictures on their way into a batch: whoever draws the next number copies that one. */
+struct copying {
+    atomic_size_t next;
+    size_t count;
+    const uint8_t **from; /* (batch_size) */
+    uint8_t *to;
 };
 
 struct loader {
@@ -39,7 +49,7 @@ struct loader {
     bool *bad;
     size_t bad_count;
     char *first_bad; /* path and reason */
-    uint8_t *images;
+    uint8_t *images; /* made when first needed */
     int32_t *labels;
     size_t *samples;
 
@@ -49,6 +59,9 @@ struct loader {
     size_t *todo, todo_count, next, limit; /* the threads may take todo[next] while next < limit */
     int busy;
     bool quit;
+    struct copying copying; /* its numbers are drawn without the lock */
+    int copiers;
+    struct loader_counts counts;
     bool *have; /* is the sample's picture in the cache? */
     struct slot *slots;
     size_t window;
@@ -65,50 +78,71 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static void decode(struct loader *loader, size_t sample, uint8_t *out, struct slot *slot)
+static bool has_copies(const struct loader *loader)
 {
-    int size = loader->config.image_size;
-    struct image image = {0};
-    bool ok = image_read(loader->dataset->samples[sample].path, &image, &slot->err) &&
-              image_resize(&image, size, size, out, &slot->err);
-
-    image_release(&image);
-    slot->picture = out;
-    slot->state = ok ? SLOT_GOOD : SLOT_BAD;
+    return atomic_load(&loader->copying.next) < loader->copying.count;
 }
 
-static void *decode_ahead(void *arg)
+static void copy(struct loader *loader)
+{
+    struct copying *c = &loader->copying;
+    size_t bytes = loader->picture_bytes;
+
+    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->count;)
+        memcpy(c->to + i * bytes, c->from[i], bytes);
+}
+
+/* With the lock held, which is given back meanwhile. */
+static void help_copying(struct loader *loader)
+{
+    loader->copiers++;
+    pthread_mutex_unlock(&loader->lock);
+    copy(loader);
+    pthread_mutex_lock(&loader->lock);
+    loader->copiers--;
+    pthread_cond_signal(&loader->done);
+}
+
+/* With the lock held, which is given back meanwhile: makes the next picture of `todo`. */
+static void decode_next(struct loader *loader)
+{
+    size_t t = loader->next++, sample = loader->todo[t], place = t % loader->window;
+    struct slot result = {0};
+    bool from_disk = false, ok;
+
+    loader->slots[place].state = SLOT_BUSY;
+    loader->busy++;
+    pthread_mutex_unlock(&loader->lock);
+
+    uint8_t *out = sample < loader->cached ? loader->cache + sample * loader->picture_bytes
+                                           : loader->ring + place * loader->picture_bytes;
+    ok = picture_load(loader->dataset->samples[sample].path, loader->config.image_size, loader->config.disk, out,
+                      &from_disk, &result.err);
+    result.picture = out;
+    result.state = ok ? SLOT_GOOD : SLOT_BAD;
+
+    pthread_mutex_lock(&loader->lock);
+    loader->slots[place] = result;
+    if (sample < loader->cached)
+        loader->have[sample] = ok;
+    loader->counts.from_disk += from_disk;
+    loader->counts.decoded += ok && !from_disk;
+    loader->busy--;
+    pthread_cond_signal(&loader->done);
+}
+
+static void *work(void *arg)
 {
     struct loader *loader = arg;
 
     pthread_mutex_lock(&loader->lock);
-    for (;;) {
-        struct slot result = {0};
-        size_t t, sample, place;
-
-        while (!loader->quit && loader->next >= loader->limit)
+    while (!loader->quit)
+        if (has_copies(loader))
+            help_copying(loader);
+        else if (loader->next < loader->limit)
+            decode_next(loader);
+        else
             pthread_cond_wait(&loader->work, &loader->lock);
-        if (loader->quit)
-            break;
-        t = loader->next++;
-        sample = loader->todo[t];
-        place = t % loader->window;
-        loader->slots[place].state = SLOT_BUSY;
-        loader->busy++;
-        pthread_mutex_unlock(&loader->lock);
-
-        decode(loader, sample,
-               sample < loader->cached ? loader->cache + sample * loader->picture_bytes
-                                       : loader->ring + place * loader->picture_bytes,
-               &result);
-
-        pthread_mutex_lock(&loader->lock);
-        loader->slots[place] = result;
-        if (sample < loader->cached)
-            loader->have[sample] = result.state == SLOT_GOOD;
-        loader->busy--;
-        pthread_cond_signal(&loader->done);
-    }
     pthread_mutex_unlock(&loader->lock);
     return NULL;
 }
@@ -134,7 +168,7 @@ static bool start_threads(struct loader *loader, int wanted, struct err *err)
     if (!loader->threads)
         return err_set(err, ERR_MEMORY, "no memory for %d loader threads", wanted);
     while (loader->thread_count < wanted) {
-        int code = pthread_create(&loader->threads[loader->thread_count], NULL, decode_ahead, loader);
+        int code = pthread_create(&loader->threads[loader->thread_count], NULL, work, loader);
 
         if (code != 0 && loader->thread_count == 0)
             return err_set(err, ERR_MEMORY, "cannot start a loader thread: %s", strerror(code));
@@ -156,11 +190,11 @@ static bool allocate(struct loader *loader, struct err *err)
     loader->slots = calloc(loader->window, sizeof *loader->slots);
     loader->labels = calloc(batch, sizeof *loader->labels);
     loader->samples = calloc(batch, sizeof *loader->samples);
-    loader->images = calloc(batch, bytes);
+    loader->copying.from = calloc(batch, sizeof *loader->copying.from);
     loader->ring = calloc(loader->cached < n ? loader->window : 1, bytes);
     loader->cache = calloc(loader->cached ? loader->cached : 1, bytes);
     if (loader->order && loader->todo && loader->bad && loader->have && loader->slots && loader->labels &&
-        loader->samples && loader->images && loader->ring && loader->cache)
+        loader->samples && loader->copying.from && loader->ring && loader->cache)
         return true;
     return err_set(err, ERR_MEMORY, "no memory for the loader's buffers (%zu bytes)", loader_memory(loader));
 }
@@ -220,6 +254,7 @@ struct loader *loader_free(struct loader *loader)
     free(loader->labels);
     free(loader->samples);
     free(loader->images);
+    free(loader->copying.from);
     free(loader->ring);
     free(loader->cache);
     free(loader->threads);
@@ -298,57 +333,96 @@ static bool note_bad(struct loader *loader, size_t sample, struct err *why, stru
     return !too_many_bad(loader) || fail_too_many(loader, err);
 }
 
-/* Copies the next picture of `todo` to `out` when the threads are done with it; *ret_good: it could be read. */
-static bool take(struct loader *loader, size_t sample, uint8_t *out, bool *ret_good, struct err *err)
+/* Copies the pictures noted since the last flush into the batch and gives their slots back. */
+static void flush(struct loader *loader, size_t done, size_t count, uint8_t *images)
+{
+    struct copying *c = &loader->copying;
+    bool help = (count - done) * loader->picture_bytes >= HELP_FROM_BYTES;
+
+    pthread_mutex_lock(&loader->lock);
+    c->to = images;
+    c->count = count;
+    atomic_store(&c->next, done);
+    if (help)
+        pthread_cond_broadcast(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+    copy(loader);
+    pthread_mutex_lock(&loader->lock);
+    while (loader->copiers > 0)
+        pthread_cond_wait(&loader->done, &loader->lock);
+    c->count = 0;
+    loader->limit = smaller(loader->taken + loader->window, loader->todo_count);
+    if (loader->next < loader->limit)
+        pthread_cond_broadcast(&loader->work);
+    pthread_mutex_unlock(&loader->lock);
+}
+
+/* Waits for the next picture of `todo`; *ret: where it is, NULL when it cannot be read. Its slot stays taken. */
+static bool take(struct loader *loader, size_t sample, const uint8_t **ret, struct err *err)
 {
     struct slot *slot = &loader->slots[loader->taken % loader->window];
-    const uint8_t *picture;
     struct err why;
+    bool good;
 
     pthread_mutex_lock(&loader->lock);
     while (slot->state != SLOT_GOOD && slot->state != SLOT_BAD)
         pthread_cond_wait(&loader->done, &loader->lock);
-    *ret_good = slot->state == SLOT_GOOD;
-    picture = slot->picture;
+    good = slot->state == SLOT_GOOD;
+    *ret = good ? slot->picture : NULL;
     why = slot->err;
-    pthread_mutex_unlock(&loader->lock);
-
-    if (*ret_good)
-        memcpy(out, picture, loader->picture_bytes);
-
-    pthread_mutex_lock(&loader->lock);
-    slot->state = SLOT_FREE;
+    slot->state = SLOT_FREE; /* for the next round; until the limit grows nobody uses it */
     loader->taken++;
-    loader->limit = smaller(loader->taken + loader->window, loader->todo_count);
-    pthread_cond_signal(&loader->work);
     pthread_mutex_unlock(&loader->lock);
-    return *ret_good || note_bad(loader, sample, &why, err);
+    return good || note_bad(loader, sample, &why, err);
 }
 
-bool loader_next(struct loader *loader, struct batch *ret, struct err *err)
+static bool own_images(struct loader *loader, uint8_t **ret, struct err *err)
 {
-    int count = 0;
+    if (!loader->images)
+        loader->images = malloc((size_t)loader->config.batch_size * loader->picture_bytes);
+    *ret = loader->images;
+    return *ret || err_set(err, ERR_MEMORY, "no memory for a batch of %d pictures", loader->config.batch_size);
+}
+
+bool loader_next(struct loader *loader, uint8_t *images, struct batch *ret, struct err *err)
+{
+    size_t count = 0, copied = 0;
 
     if (too_many_bad(loader))
         return fail_too_many(loader, err);
-    while (count < loader->config.batch_size && loader->at < loader->order_count) {
+    if (!images && !own_images(loader, &images, err))
+        return false;
+    while (count < (size_t)loader->config.batch_size && loader->at < loader->order_count) {
         size_t sample = loader->order[loader->at++];
-        uint8_t *out = loader->images + (size_t)count * loader->picture_bytes;
-        bool good = true;
+        const uint8_t *picture = loader->cache + sample * loader->picture_bytes;
 
         if (loader->taken < loader->todo_count && loader->todo[loader->taken] == sample) {
-            if (!take(loader, sample, out, &good, err))
+            if (loader->taken == loader->limit) { /* many bad ones: all slots are taken by this batch */
+                flush(loader, copied, count, images);
+                copied = count;
+            }
+            if (!take(loader, sample, &picture, err))
                 return false;
-        } else {
-            memcpy(out, loader->cache + sample * loader->picture_bytes, loader->picture_bytes);
         }
-        if (!good)
+        if (!picture)
             continue;
+        loader->copying.from[count] = picture;
         loader->labels[count] = loader->dataset->samples[sample].label;
         loader->samples[count++] = sample;
     }
-    *ret = (struct batch){count, loader->images, loader->labels, loader->samples};
+    flush(loader, copied, count, images);
+    *ret = (struct batch){(int)count, images, loader->labels, loader->samples};
     return true;
+}
+
+struct loader_counts loader_counts(struct loader *loader)
+{
+    struct loader_counts counts;
+
+    pthread_mutex_lock(&loader->lock);
+    counts = loader->counts;
+    pthread_mutex_unlock(&loader->lock);
+    return counts;
 }
 
 size_t loader_batches(const struct loader *loader)

@@ -9,13 +9,15 @@
 
 #include "base/err.h"
 #include "data/dataset.h"
+#include "data/picture_cache.h"
 
 struct loader_config {
     int image_size, batch_size;
     int threads;        /* 0: one per core */
-    size_t cache_bytes; /* resized pictures kept; 0: none */
+    size_t cache_bytes; /* resized pictures kept in memory; 0: none */
     bool shuffle;
     uint64_t seed;
+    struct picture_cache *disk; /* (optional) looked at before a picture is decoded; must outlive the loader */
     /* (optional) called on the thread of loader_next() for every picture that cannot be read, once each */
     void (*on_bad)(void *arg, const char *path, const char *reason);
     void *arg;
@@ -23,8 +25,8 @@ struct loader_config {
 
 struct batch {
     int count;
-    const uint8_t *images; /* (count, image_size, image_size, 3), valid until the next call */
-    const int32_t *labels; /* (count) */
+    const uint8_t *images; /* (count, image_size, image_size, 3) */
+    const int32_t *labels; /* (count), valid until the next call, as the following */
     const size_t *samples; /* (count) index in the data set */
 };
 
@@ -38,9 +40,16 @@ struct loader *loader_free(struct loader *loader);
  * batches stay full but for the last. */
 bool loader_start(struct loader *loader, uint64_t epoch, struct err *err);
 
-/* The next batch; count 0 at the end of the epoch. Fails when more than a tenth of the data set is unreadable (saying
- * how many and the first of them), or none is left. */
-bool loader_next(struct loader *loader, struct batch *ret, struct err *err);
+/* The next batch; count 0 at the end of the epoch. Its images are written to `images`, which holds batch_size of them
+ * (such as net_input_buffer()), or for NULL to the loader's own memory, valid until the next call. Fails when more than
+ * a tenth of the data set is unreadable (saying how many and the first of them), or none is left. */
+bool loader_next(struct loader *loader, uint8_t *images, struct batch *ret, struct err *err);
+
+/* Where the pictures came from since the loader was opened, those of memory not counted. */
+struct loader_counts {
+    size_t decoded, from_disk;
+};
+struct loader_counts loader_counts(struct loader *loader);
 
 size_t loader_batches(const struct loader *loader); /* of an epoch, as known now */
 size_t loader_memory(const struct loader *loader);  /* bytes of buffers and cache at most */

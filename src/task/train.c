@@ -34,6 +34,7 @@ struct training {
     const char *const *class_names; /* (num_classes) */
     struct train_record *record;
     struct dataset *train_set, *val_set;
+    struct picture_cache *disk; /* NULL: none */
     struct loader *train_loader, *val_loader;
     struct net *net;
 
@@ -169,6 +170,7 @@ static bool open_loaders(struct training *t, struct err *err)
     };
 
     train_say(t->record, LOG_INFO, "Loading dataset from: %s and %s", t->request->train_path, t->request->val_path);
+    config.disk = t->disk = picture_cache_open(config.image_size);
     if (!loader_open(t->train_set, &config, &t->train_loader, err))
         return false;
     config.cache_bytes = (size_t)t->task->memory_limit - config.cache_bytes;
@@ -219,7 +221,7 @@ static bool train_epoch(struct training *t, struct epoch_result *result, struct 
         return false;
     for (size_t done = 0;; done++) {
         report_progress(t, result->epoch, done, 0);
-        if (!check_cancelled(t, err) || !loader_next(t->train_loader, &batch, err))
+        if (!check_cancelled(t, err) || !loader_next(t->train_loader, NULL, &batch, err))
             return false;
         if (batch.count == 0)
             break;
@@ -242,7 +244,7 @@ static bool validate(struct training *t, struct epoch_result *result, struct err
         return false;
     for (size_t done = 0;; done++) {
         report_progress(t, result->epoch, loader_batches(t->train_loader), done);
-        if (!check_cancelled(t, err) || !loader_next(t->val_loader, &batch, err))
+        if (!check_cancelled(t, err) || !loader_next(t->val_loader, NULL, &batch, err))
             return false;
         if (batch.count == 0)
             break;
@@ -253,6 +255,19 @@ static bool validate(struct training *t, struct epoch_result *result, struct err
     }
     return metrics_compute(t->logits, t->labels, n, classes, (size_t)t->request->batch_size, &result->val, t->confusion,
                            err);
+}
+
+/* Once all pictures were seen: where they came from, and what is wrong with the cache on the disk. */
+static void say_pictures(struct training *t)
+{
+    struct loader_counts train = loader_counts(t->train_loader), val = loader_counts(t->val_loader);
+    const char *trouble = picture_cache_trouble(t->disk);
+
+    train_say(t->record, LOG_INFO,
+              tr("图像: 解码 %zu 张，取自磁盘缓存 %zu 张", "pictures: %zu decoded, %zu from the disk cache"),
+              train.decoded + val.decoded, train.from_disk + val.from_disk);
+    if (trouble)
+        train_say(t->record, LOG_WARNING, tr("图像磁盘缓存不可用: %s", "no disk cache of pictures: %s"), trouble);
 }
 
 static bool save_epoch(struct training *t, const struct epoch_result *result, struct err *err)
@@ -284,6 +299,8 @@ static bool run_epoch(struct training *t, int64_t epoch, struct err *err)
     result.best_acc = t->best_acc;
     result.seconds = clock_seconds() - started;
     train_report_validation(t->record, &result);
+    if (epoch == 1)
+        say_pictures(t);
     return save_epoch(t, &result, err);
 }
 
@@ -325,6 +342,7 @@ bool train_run(struct task *task, const void *request, struct err *err)
     free(t.confusion);
     loader_free(t.train_loader);
     loader_free(t.val_loader);
+    picture_cache_free(t.disk);
     net_free(t.net);
     dataset_free(t.val_set);
     dataset_free(t.train_set);

@@ -16,7 +16,7 @@
 
 enum { CLASSES = 3, EACH = 14, COUNT = CLASSES * EACH, SIZE = 12 };
 
-static char root[64];
+static char root[96];
 
 static void write_picture(const char *path, int seed)
 {
@@ -114,7 +114,7 @@ static uint64_t run_epoch(struct loader *loader, uint64_t epoch, int batch_size,
 
     assert_true(loader_start(loader, epoch, &err));
     for (;;) {
-        if (!loader_next(loader, &batch, &err))
+        if (!loader_next(loader, NULL, &batch, &err))
             fail_msg("%s", err.message);
         if (batch.count == 0)
             break;
@@ -175,7 +175,7 @@ static void test_pixels_and_plain_order(void **state)
 
     (void)state;
     assert_true(loader_start(loader, 0, &err));
-    while (loader_next(loader, &batch, &err) && batch.count > 0)
+    while (loader_next(loader, NULL, &batch, &err) && batch.count > 0)
         for (int i = 0; i < batch.count; i++, seen++) {
             uint8_t expected[SIZE * SIZE * 3];
             struct image image;
@@ -208,6 +208,45 @@ static void test_cache(void **state)
     assert_true(loader_memory(loader) >= COUNT * SIZE * SIZE * 3);
     loader_free(loader);
     dataset_free(dataset);
+}
+
+/* A second loader over the same files takes all from the disk, also when they have moved, and none of it differs. */
+static void test_disk_cache(void **state)
+{
+    char cache_folder[160], moved[96], command[192];
+    struct picture_cache *disk;
+    struct dataset *dataset;
+    struct loader *loader;
+    uint64_t expected = 0;
+    int count;
+
+    (void)state;
+    snprintf(cache_folder, sizeof cache_folder, "%s.cache", root);
+    setenv("RFUAV_CACHE", cache_folder, 1);
+    for (int task = 0; task < 3; task++) {
+        uint64_t hash;
+
+        if (task == 2) {
+            snprintf(moved, sizeof moved, "%.80s.moved", root);
+            assert_int_equal(rename(root, moved), 0);
+            memcpy(root, moved, sizeof root);
+        }
+        disk = picture_cache_open(SIZE);
+        dataset = open_dataset();
+        loader =
+            open_loader(dataset, (struct loader_config){.batch_size = 8, .threads = 3, .shuffle = true, .disk = disk});
+        hash = run_epoch(loader, 0, 8, &count);
+        assert_int_equal(loader_counts(loader).decoded, task == 0 ? COUNT : 0);
+        assert_int_equal(loader_counts(loader).from_disk, task == 0 ? 0 : COUNT);
+        expected = task == 0 ? hash : expected;
+        assert_int_equal(hash, expected);
+        assert_null(picture_cache_trouble(disk));
+        loader_free(loader);
+        dataset_free(dataset);
+        picture_cache_free(disk);
+    }
+    snprintf(command, sizeof command, "rm -rf '%s'", cache_folder);
+    assert_int_equal(system(command), 0);
 }
 
 static void test_bad_pictures(void **state)
@@ -251,11 +290,11 @@ static void test_too_many_bad(void **state)
         spoil(0, 2 * i);
     loader = open_loader(dataset, (struct loader_config){.batch_size = 4, .threads = 2});
     assert_true(loader_start(loader, 0, &err));
-    while (ok && (ok = loader_next(loader, &batch, &err)))
+    while (ok && (ok = loader_next(loader, NULL, &batch, &err)))
         assert_true(batch.count > 0);
     assert_non_null(strstr(err.message, "5 of 42 pictures cannot be read, the first is /tmp/"));
     assert_non_null(strstr(err.message, "/class0/00.png: PNG: "));
-    assert_false(loader_next(loader, &batch, &err)); /* and stays failed */
+    assert_false(loader_next(loader, NULL, &batch, &err)); /* and stays failed */
     assert_false(loader_start(loader, 1, &err));
     loader_free(loader);
     dataset_free(dataset);
@@ -277,7 +316,7 @@ static void test_left_half_way(void **state)
         if (round % 5 > 0)
             assert_true(loader_start(loader, 0, &err));
         for (int i = 0; i < round % 5; i++)
-            assert_true(loader_next(loader, &batch, &err));
+            assert_true(loader_next(loader, NULL, &batch, &err));
         if (round % 3 == 0) { /* a new epoch in the middle of the old */
             run_epoch(loader, 1, 3, &count);
             assert_int_equal(count, COUNT);
@@ -308,6 +347,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deterministic, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pixels_and_plain_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_disk_cache, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_pictures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_left_half_way, setup, teardown),

@@ -1,0 +1,99 @@
+/* epochs.c - whole epochs from a folder of pictures, as a training has them: the loader's batches into the net's steps.
+ *
+ *   epochs FOLDER BACKEND MODEL BATCH PRECISION EPOCHS [SIZE [THREADS]]
+ *
+ * BACKEND none: the loader alone. Prints a JSON line for what was opened and one for each epoch: seconds, images a
+ * second. The whole data set is kept in memory, as a training does where there is room. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "engine/net.h"
+
+struct run {
+    struct dataset *dataset;
+    struct loader *loader;
+    struct net *net; /* NULL: none */
+};
+
+static bool open_run(struct run *run, char **argv, int argc, struct err *err)
+{
+    int size = argc > 7 ? atoi(argv[7]) : 224, threads = argc > 8 ? atoi(argv[8]) : 0;
+    struct loader_config loader = {.image_size = size,
+                                   .batch_size = atoi(argv[4]),
+                                   .threads = threads,
+                                   .cache_bytes = (size_t)8 << 30,
+                                   .shuffle = true,
+                                   .seed = 1};
+    struct net_config net = {.model = argv[3],
+                             .image_size = size,
+                             .batch_size = atoi(argv[4]),
+                             .mode = NET_TRAIN,
+                             .precision = strcmp(argv[5], "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32,
+                             .backend = argv[2],
+                             .threads = threads,
+                             .seed = 1,
+                             .learning_rate = 1e-4};
+
+    if (!dataset_open(argv[1], NULL, &run->dataset, err))
+        return false;
+    net.num_classes = (int)run->dataset->class_count;
+    return (strcmp(argv[2], "none") == 0 || net_open(&net, &run->net, err)) &&
+           loader_open(run->dataset, &loader, &run->loader, err);
+}
+
+static bool epoch(struct run *run, uint64_t number, struct err *err)
+{
+    double started = clock_seconds(), seconds;
+    struct net_stats stats = {0};
+    struct batch batch;
+    size_t images = 0;
+
+    if (!loader_start(run->loader, number, err))
+        return false;
+    for (;;) {
+        if (!loader_next(run->loader, NULL, &batch, err))
+            return false;
+        if (batch.count == 0)
+            break;
+        images += (size_t)batch.count;
+        if (run->net && !net_train(run->net, batch.images, batch.labels, batch.count, err))
+            return false;
+    }
+    if (run->net && !net_stats(run->net, &stats, err))
+        return false;
+    seconds = clock_seconds() - started;
+    printf("{\"epoch\": %d, \"images\": %zu, \"seconds\": %.4f, \"images_per_s\": %.1f, \"loss\": %.4f}\n", (int)number,
+           images, seconds, (double)images / seconds, stats.batches ? stats.loss_sum / (double)stats.batches : 0.0);
+    fflush(stdout);
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    double started = clock_seconds();
+    struct run run = {0};
+    struct err err;
+    bool ok;
+
+    if (argc < 7) {
+        fprintf(stderr, "usage: %s FOLDER BACKEND|none MODEL BATCH PRECISION EPOCHS [SIZE [THREADS]]\n", argv[0]);
+        return 2;
+    }
+    ok = open_run(&run, argv, argc, &err);
+    if (ok) {
+        printf("{\"open\": %.4f}\n", clock_seconds() - started);
+        fflush(stdout);
+    }
+    for (int e = 1; ok && e <= atoi(argv[6]); e++)
+        ok = epoch(&run, (uint64_t)e, &err);
+    if (!ok)
+        fprintf(stderr, "%s\n", err.message);
+    loader_free(run.loader);
+    net_free(run.net);
+    dataset_free(run.dataset);
+    return ok ? 0 : 1;
+}

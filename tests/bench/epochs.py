@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Whole epochs from a folder of large JPEGs: rfuav's loader and training beside the loop that users of PyTorch write.
+
+    make build/tests/bench/epochs && tests/bench/epochs.py --device cpu --images 48 --batch 8     a small one, here
+    tests/bench/epochs.py --device cuda --images 800 --batch 32,128                               on a GPU server
+
+Pictures are made first: 1800x1200 spectrograms of noise with bursts, JPEG as Pillow writes it at quality 75 and 4:2:0.
+Then, in one run: PyTorch with DataLoader without workers (the reference's loop: PIL, Resize, ToTensor), over a part of
+the folder; PyTorch with one loader process a core, a whole epoch; rfuav (tests/bench/epochs.c), three epochs, the disk
+cache empty before the first; and rfuav once more as a second task on the same folder. Prints a table; --json keeps the
+numbers."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT, CLASSES = 1800, 1200, 4
+
+
+def jet(values):
+    """(h, w) in [0, 1] to RGB bytes."""
+    channels = [numpy.clip(1.5 - numpy.abs(4 * values - centre), 0, 1) for centre in (3, 2, 1)]
+    return (255 * numpy.stack(channels, axis=2)).astype(numpy.uint8)
+
+
+def make_picture(job):
+    path, label, seed = job
+    random = numpy.random.default_rng(seed)
+    power = random.standard_gamma(8, (HEIGHT, WIDTH), dtype=numpy.float32) / 8  # eight spectra averaged
+    for _ in range(6 + 4 * label):
+        top, left = random.integers(0, HEIGHT - 80), random.integers(0, WIDTH - 200)
+        power[top:top + 20 + 12 * label, left:left + 180 - 30 * label] *= 30
+    decibels = 10 * numpy.log10(power + 1e-3)
+    Image.fromarray(jet(numpy.clip((decibels + 10) / 30, 0, 1))).save(path)
+
+
+def make_folder(folder, images):
+    jobs = []
+    for i in range(images):
+        label = i % CLASSES
+        os.makedirs(f"{folder}/class{label}", exist_ok=True)
+        jobs.append((f"{folder}/class{label}/{i:05}.jpg", label, i))
+    with multiprocessing.Pool() as pool:
+        pool.map(make_picture, jobs, chunksize=4)
+    return sum(os.path.getsize(path) for path, _, _ in jobs) / images
+
+
+def torch_epoch(folder, device, batch, workers, images):
+    """Images a second of an epoch in PyTorch, of its first `images` pictures (0: all)."""
+    import torch
+    import torchvision
+    from torchvision import transforms
+
+    data = torchvision.datasets.ImageFolder(folder, transforms.Compose([transforms.Resize((224, 224)),
+                                                                         transforms.ToTensor()]))
+    loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True, num_workers=workers)
+    device = "cpu" if device == "none" else device
+    model = torchvision.models.resnet18(num_classes=len(data.classes)).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    criterion = torch.nn.CrossEntropyLoss()
+
+    def step(inputs, labels):
+        optimizer.zero_grad()
+        loss = criterion(model(inputs.to(device)), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    step(torch.rand(batch, 3, 224, 224), torch.zeros(batch, dtype=torch.int64))
+    begun, done = time.monotonic(), 0
+    for inputs, labels in loader:
+        step(inputs, labels)
+        done += len(labels)
+        if images and done >= images:
+            break
+    return done / (time.monotonic() - begun)
+
+
+def ours(driver, folder, backend, batch, precision, epochs, environment):
+    done = subprocess.run([driver, folder, backend, "resnet18", str(batch), precision, str(epochs)], text=True,
+                          stdout=subprocess.PIPE, env={**os.environ, **environment}, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {"epochs": [line["images_per_s"] for line in lines if "epoch" in line],
+            "seconds": [line["seconds"] for line in lines if "epoch" in line], "open": lines[0]["open"],
+            "tail": lines[-1]}
+
+
+def row(name, rate, reference, workers):
+    ratios = f"{rate / reference:.1f}" if reference else "–", f"{rate / workers:.1f}" if workers else "–"
+    number = f"{rate:,.0f}".replace(",", " ")
+    return f"| {name} | {number} | {ratios[0]} | {ratios[1]} |"
+
+
+def measure(arguments, folder, batch, result):
+    reference = workers = 0
+    if not arguments.no_torch:
+        reference = torch_epoch(folder, arguments.device, batch, 0, max(batch, arguments.reference_images))
+        workers = torch_epoch(folder, arguments.device, batch, os.cpu_count(), 0)
+    rows = [row("PyTorch, no workers (the reference)", reference, reference, workers),
+            row(f"PyTorch, {os.cpu_count()} workers", workers, reference, workers)]
+    cases = [("none", "fp32")]
+    if arguments.device != "none":
+        cases += [(arguments.device, precision) for precision in arguments.precision.split(",")]
+    for backend, precision in cases:
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {"RFUAV_CACHE": cache}
+            first = ours(arguments.driver, folder, backend, batch, precision, 3, environment)
+            second = ours(arguments.driver, folder, backend, batch, precision, 2, environment)
+        name = "rfuav, loader alone" if backend == "none" else f"rfuav, {precision}"
+        rates = [("epoch 1", first["epochs"][0]), ("epoch 2", first["epochs"][1]), ("epoch 3", first["epochs"][2]),
+                 ("second task, epoch 1", second["epochs"][0])]
+        rows += [row(f"{name}, {what}", rate, reference, workers) for what, rate in rates]
+        result.append({"batch": batch, "backend": backend, "precision": precision, "reference": reference,
+                       "workers": workers, "first": first, "second": second})
+    print(f"\n| resnet18, batch {batch}, images/s | | × reference | × workers |\n|---|---|---|---|")
+    print("\n".join(rows), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "none"])
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--reference-images", type=int, default=64, help="of the loop without workers")
+    parser.add_argument("--batch", default="32")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--folder", help="use these pictures")
+    parser.add_argument("--driver", default=str(ROOT / "build/tests/bench/epochs"))
+    parser.add_argument("--json", help="file for the numbers")
+    arguments = parser.parse_args()
+    result = []
+    with tempfile.TemporaryDirectory() as made:
+        folder = arguments.folder or made
+        if not arguments.folder:
+            begun = time.monotonic()
+            size = make_folder(made, arguments.images)
+            print(f"{arguments.images} pictures of {size / 1e3:.0f} kB made in {time.monotonic() - begun:.0f} s, "
+                  f"{os.cpu_count()} cores", flush=True)
+        for batch in arguments.batch.split(","):
+            measure(arguments, folder, int(batch), result)
+    if arguments.json:
+        pathlib.Path(arguments.json).write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

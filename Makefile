@@ -225,9 +225,10 @@ format: ## clang-format every file
 	@clang-format -i $(C_FILES)
 
 .PHONY: tidy cppcheck
-tidy: ## clang-tidy
-	@printf '%s\n' $(SRC) src/main.c | xargs -P $$(nproc) -n 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
-	    -- -std=c17 -D_GNU_SOURCE -Isrc $(PKG_CFLAGS) -Wno-unknown-pragmas 2>/dev/null' tidy
+tidy: ## clang-tidy; of the CUDA object too where its headers are
+	@printf '%s\n' $(SRC) src/main.c $(if $(CUDNN_INC),$(filter %.c,$(CUDA_SRC))) | xargs -P $$(nproc) -n 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" "$$@" \
+	    -- -std=c17 -D_GNU_SOURCE -Isrc $(PKG_CFLAGS) $(if $(CUDNN_INC),-isystem $(CUDA_HOME)/include -isystem $(CUDNN_INC)) \
+	    -Wno-unknown-pragmas 2>/dev/null' tidy
 cppcheck: ## cppcheck
 	@cppcheck --quiet --std=c11 --library=posix --library=gnu --library=sqlite3 --include=tools/cppcheck-macros.h \
 	    --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -j $$(nproc) \

@@ -63,24 +63,35 @@ static tensor_id residual_of(const struct op *op)
     return op->input_count > BN_RESIDUAL ? op->inputs[BN_RESIDUAL] : NO_TENSOR;
 }
 
+/* Passes over memory that change nothing but their first output. */
+static bool is_cheap(const struct op *op)
+{
+    return op->type == OP_IMAGE || op->type == OP_ACTIVATION || op->type == OP_LAYER_NORM || is_batch_norm(op);
+}
+
 /* The op that makes t in the forward, or NULL. */
 static const struct op *producer_of(const struct recompute *r, tensor_id t)
 {
     return t == NO_TENSOR || r->producer[t] < 0 ? NULL : &r->ops[r->producer[t]];
 }
 
-/* Will t be there when op number i runs, without being kept for it? */
+/* Will t be there when op number i runs, without being kept for it? The bytes of an image are always kept: they are the
+ * smaller form. */
 static bool is_there(const struct recompute *r, tensor_id t, int i)
 {
-    return t == NO_TENSOR || (!r->gone[t] && r->last[t] >= i);
+    const struct tensor *tensor = t == NO_TENSOR ? NULL : &r->graph->tensors[t];
+
+    return !tensor || tensor_is_persistent(tensor->role) || tensor->role == TENSOR_INPUT ||
+           (!r->gone[t] && r->last[t] >= i);
 }
 
-/* A batch norm's output that can be made from what it saves alone. */
-static bool is_simple(const struct recompute *r, tensor_id t)
+/* Can the op's output be made before op number i? */
+static bool can_be_made(const struct recompute *r, const struct op *op, int i)
 {
-    const struct op *op = producer_of(r, t);
-
-    return is_batch_norm(op) && residual_of(op) == NO_TENSOR;
+    for (int k = 0; k < op->input_count; k++)
+        if (!is_there(r, op->inputs[k], i))
+            return false;
+    return true;
 }
 
 static void choose(struct recompute *r)
@@ -88,38 +99,32 @@ static void choose(struct recompute *r)
     for (int i = 0; i < r->backward; i++) {
         const struct op *op = &r->ops[i];
         const struct tensor *y = op_output(r->graph, op, 0);
-        tensor_id t, residual;
+        tensor_id t;
 
         if (!y || y->role != TENSOR_ACTIVATION || y->keep || tensor_plain_bytes(y) < r->least_bytes)
             continue;
         t = op->outputs[0];
-        residual = is_batch_norm(op) ? residual_of(op) : NO_TENSOR;
-        if (r->first[t] >= 0 && (op->type == OP_IMAGE || is_batch_norm(op)))
-            r->gone[t] = is_there(r, residual, r->first[t]) || is_simple(r, residual);
+        r->gone[t] = r->first[t] >= 0 && is_cheap(op) && can_be_made(r, op, r->first[t]);
     }
 }
 
-/* Appends the op that makes t again for op number i, and what its residual needs; returns the new tensor. */
-static tensor_id make_again(struct recompute *r, tensor_id t, int i)
+/* Appends the op that makes t again; returns the new tensor. */
+static tensor_id make_again(struct recompute *r, tensor_id t)
 {
     const struct op *op = producer_of(r, t);
-    tensor_id y = graph_like(r->graph, TENSOR_ACTIVATION, t), residual;
+    tensor_id y = graph_like(r->graph, TENSOR_ACTIVATION, t);
 
-    if (op->type == OP_IMAGE) {
-        graph_op(r->graph, OP_IMAGE, &op->attrs, 1, op->inputs, 1, &y);
-        return y;
-    }
-    residual = residual_of(op);
-    if (!is_there(r, residual, i))
-        residual = make_again(r, residual, i);
-    graph_op(r->graph, OP_BATCH_NORM_APPLY, &op->attrs, BNA_RESIDUAL + 1,
-             (tensor_id[]){[BNA_X] = op->inputs[BN_X],
-                           [BNA_WEIGHT] = op->inputs[BN_WEIGHT],
-                           [BNA_BIAS] = op->inputs[BN_BIAS],
-                           [BNA_SAVE_MEAN] = op->outputs[BN_SAVE_MEAN],
-                           [BNA_SAVE_INVSTD] = op->outputs[BN_SAVE_INVSTD],
-                           [BNA_RESIDUAL] = residual},
-             1, &y);
+    if (is_batch_norm(op))
+        graph_op(r->graph, OP_BATCH_NORM_APPLY, &op->attrs, BNA_RESIDUAL + 1,
+                 (tensor_id[]){[BNA_X] = op->inputs[BN_X],
+                               [BNA_WEIGHT] = op->inputs[BN_WEIGHT],
+                               [BNA_BIAS] = op->inputs[BN_BIAS],
+                               [BNA_SAVE_MEAN] = op->outputs[BN_SAVE_MEAN],
+                               [BNA_SAVE_INVSTD] = op->outputs[BN_SAVE_INVSTD],
+                               [BNA_RESIDUAL] = residual_of(op)},
+                 1, &y);
+    else
+        graph_op(r->graph, op->type, &op->attrs, op->input_count, op->inputs, 1, &y);
     return y;
 }
 
@@ -139,7 +144,7 @@ static void rewrite(struct recompute *r)
             if (t == NO_TENSOR || !r->gone[t])
                 continue;
             if (i == r->first[t] && r->again[t] == t)
-                r->again[t] = make_again(r, t, i);
+                r->again[t] = make_again(r, t);
             op->inputs[k] = r->again[t];
         }
         graph_op(graph, op->type, &op->attrs, op->input_count, op->inputs, op->output_count, op->outputs);

@@ -8,8 +8,8 @@
 
 /* For activations of at least so many bytes that a backward op reads:
  *   - outputs of batch norms: BATCH_NORM_APPLY over x, which the batch norm's own gradient needs, and over the
- * residual, if that is kept, or is a batch norm's output without residual, which is then made once more too. Of a chain
- * of residual sums every second one stays.
+ * residual, if that is kept: of a chain of residual sums every second one stays.
+ *   - outputs of LAYER_NORM and of ACTIVATION, where what they read is kept: the same op once more.
  *   - images: IMAGE over the bytes.
  * After graph_backward() and graph_precision(). 0: does nothing. */
 void graph_recompute(struct graph *graph, size_t least_bytes);

@@ -253,6 +253,16 @@ static inline tensor_id build_position_bias(struct graph *graph, const struct op
     return c->flags & CASE_INFER ? nn_add(graph, table, case_input(graph, 2, graph->tensors[table].shape)) : table;
 }
 
+/* The multilayer perceptron of a transformer: layer norm, linear, GELU, linear, sum. */
+static inline tensor_id build_mlp(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_relu(graph, case_input(graph, 3, (int64_t[]){c->n, c->h, c->c})), y;
+
+    y = nn_linear(graph, "0", nn_layer_norm(graph, "ln", x, 1e-6), (struct linear){.features = c->out});
+    y = nn_linear(graph, "3", nn_activation(graph, ACTIVATION_GELU, y), (struct linear){.features = c->c});
+    return nn_add(graph, x, y);
+}
+
 static inline tensor_id build_patch_merge(struct graph *graph, const struct op_case *c)
 {
     return nn_patch_merge(graph, case_image(graph, c));
@@ -421,6 +431,7 @@ static const struct op_case op_cases[] = {
     PLAIN(build_layer_norm, 5, 1, 1, 1030, 0, CASE_INFER),
     PLAIN(build_layer_norm_around, 2, 3, 5, 24, 0, 0),
     PLAIN(build_layer_norm_around, 1, 1, 3, 33, 0, 0),
+    PLAIN(build_layer_norm_around, 2, 3, 5, 24, 0, CASE_RECOMPUTE),
     PLAIN(build_batch_norm, 4, 7, 7, 16, 0, CASE_HARDSWISH),
     PLAIN(build_batch_norm, 2, 5, 3, 40, 0, CASE_HARDSWISH),
     PLAIN(build_batch_norm, 1, 5, 3, 17, 0, CASE_HARDSWISH),
@@ -481,6 +492,10 @@ static const struct op_case op_cases[] = {
     ATTENTION(3, 197, 2, 64, CASE_INFER),
     PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, 0),
     PATCHES(build_transformer, 1, 32, 16, 3, 16, 3, CASE_INFER),
+
+    PLAIN(build_mlp, 2, 5, 0, 24, 96, 0),
+    PLAIN(build_mlp, 2, 5, 0, 24, 96, CASE_RECOMPUTE),
+    PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, CASE_RECOMPUTE),
 
     WINDOWS(1, 8, 8, 32, 1, 8, 0, 0),
     WINDOWS(1, 16, 13, 32, 1, 8, 4, 0),

@@ -83,14 +83,14 @@ static void test_order(void **state)
     }
 }
 
-/* ResNet 18: the inner batch norm of 8 blocks; of the 7 residual sums that a gradient reads (the last one's reader, a
- * pool, does not) the first of each stage, where three first make their shortcut's batch norm again. */
+/* ResNet 18: the inner batch norm of 8 blocks; and of the 7 residual sums that a gradient reads (the last one's reader,
+ * a pool, does not) those whose shortcut is kept: the first in the first stage, the second in the next two. */
 static void test_choice(void **state)
 {
     struct graph *graph = make_graph("resnet18", 2, 1);
 
     (void)state;
-    assert_int_equal(count_ops(graph, OP_BATCH_NORM_APPLY), 8 + 4 + 3);
+    assert_int_equal(count_ops(graph, OP_BATCH_NORM_APPLY), 8 + 3);
     assert_int_equal(count_ops(graph, OP_IMAGE), 2);
     graph_free(graph);
 }
@@ -104,7 +104,7 @@ static void test_memory(void **state)
     (void)state;
     assert_true(plan_forecast(kept, backend_find("cuda"), &without, &err));
     assert_true(plan_forecast(graph, backend_find("cuda"), &with, &err));
-    assert_true((double)with.arena < 0.75 * (double)without.arena);
+    assert_true((double)with.arena < 0.8 * (double)without.arena);
     graph_free(kept);
     graph_free(graph);
 }

@@ -38,7 +38,7 @@
     X(cublasLtMatmulPreferenceSetAttribute)
 
 struct libs {
-#define X(name) __typeof__(&name) name;
+#define X(name) __typeof__ (&(name))(name);
     CUDNN_FUNCTIONS(X)
     CUBLASLT_FUNCTIONS(X)
 #undef X

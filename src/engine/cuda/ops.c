@@ -19,7 +19,7 @@ static struct norm_launch norm_of(const struct stream *stream, const struct op *
 
 static bool check_plain(const struct tensor *x, struct err *err)
 {
-    return !x->layout || err_set(err, ERR_BUG, "an activation with padded channels");
+    return !x || !x->layout || err_set(err, ERR_BUG, "an activation with padded channels");
 }
 
 bool cuda_batch_norm_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)

@@ -13,6 +13,7 @@ int command_cancel(int argc, char **argv);
 int command_delete(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_config(int argc, char **argv);
+int command_models(int argc, char **argv);
 int command_synth(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_worker(int argc, char **argv); /* only the daemon starts it */

@@ -20,6 +20,7 @@ static const struct command {
     {"cancel", command_cancel, "取消任务", "end a task"},
     {"delete", command_delete, "删除已结束任务的记录", "drop the record of an ended task"},
     {"devices", command_devices, "列出设备", "list the devices"},
+    {"models", command_models, "列出模型及其所需内存", "list the models and what they take"},
     {"config", command_config, "显示或改变每个设备的任务上限", "show or set how many tasks a device runs"},
     {"worker", command_worker, NULL, NULL},
     {"synth", command_synth, "用模拟信号生成示例数据集", "make a sample data set from simulated signals"},

@@ -52,6 +52,14 @@ const char *net_class_name(const char *model);
 /* Is the configuration one that can be built (model, sizes, classes, backend)? The message says what can. */
 bool net_check(const struct net_config *config, struct err *err);
 
+/* How large a network is. parameters: trainable numbers; flops: operations of one image's forward pass, a multiply and
+ * add counted as two (torchvision's tables count them as one). Of the configuration only model, classes and image size
+ * matter. */
+struct net_info {
+    int64_t parameters, flops;
+};
+bool net_describe(const struct net_config *config, struct net_info *ret, struct err *err);
+
 /* The memory that net_open() with this configuration and its steps will take. Allocates nothing of it and touches no
  * device, so that the daemon can call it for any backend. */
 bool net_plan(const struct net_config *config, struct net_memory *ret, struct err *err);

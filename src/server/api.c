@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "server/api_internal.h"
+#include "task/catalog.h"
 #include "task/requests.h"
 
 #define TASK_ID "/{task_id}"
@@ -45,6 +46,10 @@ const struct http_route api_routes[] = {
           .summary = "Live log of a task, as server-sent events"),
     ROUTE("POST", "/api/v2/tasks" TASK_ID "/cancel", api_cancel_task, .tag = "Tasks", .name = "cancel_task",
           .summary = "Cancel a task", .answer = "TaskActionResponse"),
+
+    ROUTE("GET", "/api/v2/models", api_models, .tag = "Models", .name = "list_models",
+          .summary = "Models, how large they are and what they take", .query = &catalog_table,
+          .answer = "ModelListResponse"),
 
     /* here is the place of preprocessing */
 

@@ -68,6 +68,10 @@ http_handler api_task_logs, api_training_logs;
 http_handler api_health, api_info, api_root;
 bool api_status_open(struct api *api); /* the constant answers */
 
+/* ---- api_models.c ---- */
+
+http_handler api_models;
+
 /* ---- api_resources.c ---- */
 
 http_handler api_resources, api_gpu, api_cpu, api_config;

@@ -59,6 +59,22 @@ static const struct property properties[] = {
     {"TaskActionResponse", "message", "string"},
     {"TaskActionResponse", "task_id", "string"},
 
+    {"ModelListResponse", "image_size", "integer"},
+    {"ModelListResponse", "num_classes", "integer"},
+    {"ModelListResponse", "batch_size", "integer"},
+    {"ModelListResponse", "precision", "string"},
+    {"ModelListResponse", "device", "string"},
+    {"ModelListResponse", "total", "integer"},
+    {"ModelListResponse", "models", "[]#ModelInfo"},
+
+    {"ModelInfo", "name", "string"},
+    {"ModelInfo", "class_name", "string"},
+    {"ModelInfo", "parameters", "integer?"},
+    {"ModelInfo", "flops", "integer?"},
+    {"ModelInfo", "training_memory_mb", "number?"},
+    {"ModelInfo", "inference_memory_mb", "number?"},
+    {"ModelInfo", "note", "string?"},
+
     {"BatchInferenceResponse", "status", "string"},
     {"BatchInferenceResponse", "message", "string"},
     {"BatchInferenceResponse", "task_ids", "[]string"},

@@ -56,7 +56,7 @@ enum dtype precision_on(const char *precision, const char *backend)
     return precision && strcmp(precision, "bf16") == 0 && strcmp(backend, "cuda") == 0 ? DTYPE_BF16 : DTYPE_F32;
 }
 
-static bool check_precision(const char *precision, struct err *err)
+bool precision_check(const char *precision, struct err *err)
 {
     static const char *const known[] = {PRECISIONS};
 
@@ -98,7 +98,7 @@ bool train_check(void *request, struct arena *arena, struct err *err)
     if (train->weight_path && *train->weight_path &&
         !check_path(&train->weight_path, tr("权重文件不存在: %s", "the weight file does not exist: %s"), arena, err))
         return false;
-    if (!check_precision(train->precision, err))
+    if (!precision_check(train->precision, err))
         return false;
     if (!net_check(&config, &reason))
         return err_set(err, ERR_REQUEST, "%s", reason.message);
@@ -117,7 +117,7 @@ bool infer_check(void *request, struct arena *arena, struct err *err)
                     err) ||
         !check_path(&infer->source_path, tr("数据路径不存在: %s", "the data path does not exist: %s"), arena, err))
         return false;
-    if (!check_precision(infer->precision, err))
+    if (!precision_check(infer->precision, err))
         return false;
     if (!infer->save_path || !*infer->save_path)
         infer->save_path = "results";

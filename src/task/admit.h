@@ -25,6 +25,9 @@ uint64_t infer_memory(const void *request, const char *backend, uint64_t availab
 /* What a request's precision means on a backend; NULL is fp32. */
 enum dtype precision_on(const char *precision, const char *backend);
 
+/* Is it one of PRECISIONS, or NULL? */
+bool precision_check(const char *precision, struct err *err);
+
 /* The net that a training request describes; seed, device and threads are left at 0. */
 struct net_config train_net_config(const struct train_request *request, const char *backend);
 

@@ -103,6 +103,7 @@ class Real(DaemonCase):
         self.assertEqual(self.client.health_check()["status"], "healthy")
         self.assertEqual(self.client.get_info(), self.client.get_system_info())
         self.assertIn("cpu", self.client.get_resources()["limits"])
+        self.assertEqual(self.client.get_models(image_size=64, device="cpu")["models"][0]["parameters"], 11689512)
         self.assertFalse(self.client.get_gpu_info()["available"])
         self.assertGreater(self.client.get_cpu_info()["cores"], 0)
         self.assertIn("training_tasks", self.client.list_tasks(status="completed", task_type="training", limit=3))

@@ -122,7 +122,14 @@ class RFUAVClient:
     def wait_for_preprocessing(self, task_id, interval=1.0, timeout=3600.0, on_update=None):
         return self._wait(self.get_preprocessing_status, task_id, interval, timeout, on_update)
 
-    # ---- devices and limits ----
+    # ---- models, devices, limits ----
+
+    def get_models(self, image_size=224, num_classes=1000, batch_size=8, precision="fp32", device=None):
+        """Every model's size, cost and memory at this image size and batch size."""
+        query = {"image_size": image_size, "num_classes": num_classes, "batch_size": batch_size, "precision": precision}
+        if device:
+            query["device"] = device
+        return self._http.call("GET", "/api/v2/models", query=query)
 
     def get_resources(self):
         return self._get("/api/v2/resources")

@@ -4,7 +4,8 @@
  *   steps BEGIN MODEL SIZE BATCH fp32|bf16 STEPS [deterministic]
  *
  * BEGIN: when the process was started, in seconds since 1970 ($EPOCHREALTIME). Prints one line of JSON: seconds from
- * then until main, until the net is open and until the first step is done, and a hash of all weights. */
+ * then until main, until the net is open and until the first step is done, a hash of all weights, and what the backend
+ * says of its libraries. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,9 +102,9 @@ int main(int argc, char **argv)
     }
     printf(
         "{\"model\": \"%s\", \"size\": %d, \"batch\": %d, \"precision\": \"%s\", \"main_s\": %.3f, \"open_s\": %.3f, "
-        "\"first_step_s\": %.3f, \"loss\": %.6f, \"weights\": \"%016llx\"}\n",
+        "\"first_step_s\": %.3f, \"loss\": %.6f, \"weights\": \"%016llx\", \"libraries\": \"%s\"}\n",
         config.model, config.image_size, config.batch_size, argv[5], started - begin, opened - begin, first - begin,
-        stats.loss_sum, hash_weights(net));
+        stats.loss_sum, hash_weights(net), net_backend_version("cuda"));
     net_free(net);
     free(images);
     free(labels);

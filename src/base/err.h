@@ -15,6 +15,7 @@
     X(TOO_LARGE, 413)                                                                                                  \
     X(BUSY, 503)                                                                                                       \
     X(IO, 500)                                                                                                         \
+    X(NO_SPACE, 500)                                                                                                   \
     X(DEVICE, 500)                                                                                                     \
     X(MEMORY, 500)                                                                                                     \
     X(CANCELLED, 500)                                                                                                  \

@@ -12,6 +12,8 @@
 
 #include <jpeglib.h>
 
+#include "base/disk.h"
+
 enum { MAX_SCANS = 500 }; /* a progressive file may repeat tiny scans over a huge picture for ever */
 
 struct jpeg_errors {
@@ -188,22 +190,24 @@ static bool encode(struct jpeg_writer *writer, FILE *file, const struct image *i
 
 bool image_write_jpeg(const char *path, const struct image *image, int quality, struct err *err)
 {
-    struct jpeg_writer *writer = calloc(1, sizeof *writer);
     FILE *file = fopen(path, "wbe");
+    struct jpeg_writer *writer;
     bool ok = false;
 
     if (!file)
-        err_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    else if (!writer)
+        return err_cannot_write(err, path, errno);
+    writer = calloc(1, sizeof *writer);
+    errno = 0;
+    if (!writer)
         err_set(err, ERR_MEMORY, "no memory to write %s", path);
     else if (!(ok = encode(writer, file, image, quality, err)))
-        err_prefix(err, "cannot write %s", path);
+        err_while_writing(err, path, errno);
     if (writer)
         jpeg_destroy_compress(&writer->cinfo);
     free(writer);
-    if (file && fclose(file) != 0 && ok)
-        ok = err_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    if (file && !ok)
+    if (fclose(file) != 0 && ok)
+        ok = err_cannot_write(err, path, errno);
+    if (!ok)
         unlink(path);
     return ok;
 }

@@ -12,6 +12,8 @@
 
 #include <png.h>
 
+#include "base/disk.h"
+
 enum { MAX_CHUNK_BYTES = 64 << 20 };
 
 struct png_io {
@@ -186,18 +188,19 @@ bool image_write_png(const char *path, const struct image *image, struct err *er
     FILE *file = fopen(path, "wbe");
     bool ok = false;
 
+    if (!file)
+        return err_cannot_write(err, path, errno);
+    errno = 0;
     io.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &io, fail, be_quiet);
     io.info = io.png ? png_create_info_struct(io.png) : NULL;
-    if (!file)
-        err_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    else if (!io.info)
+    if (!io.info)
         err_set(err, ERR_MEMORY, "no memory to write %s", path);
     else if (!(ok = encode(&io, file, image, err)))
-        err_prefix(err, "cannot write %s", path);
+        err_while_writing(err, path, errno);
     png_destroy_write_struct(&io.png, &io.info);
-    if (file && fclose(file) != 0 && ok)
-        ok = err_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    if (file && !ok)
+    if (fclose(file) != 0 && ok)
+        ok = err_cannot_write(err, path, errno);
+    if (!ok)
         unlink(path);
     return ok;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "base/object.h"
 #include "data/video_encoder.h"
 
@@ -28,6 +29,14 @@ static const struct video_encoder_object *load(struct err *err)
     return loaded;
 }
 
+static bool write_failed(const struct video *video, const char *why, struct err *err)
+{
+    int error = errno; /* FFmpeg's words do not name the disk */
+
+    err_set(err, ERR_IO, "%s", why);
+    return err_while_writing(err, video->path, error);
+}
+
 bool video_open(const char *path, const struct video_config *config, struct video **ret, struct err *err)
 {
     const struct video_encoder_object *object = load(err);
@@ -41,12 +50,13 @@ bool video_open(const char *path, const struct video_config *config, struct vide
     video->object = object;
     video->width = config->width;
     video->height = config->height;
+    errno = 0;
     if (snprintf(video->path, sizeof video->path, "%s", path) >= (int)sizeof video->path)
         err_set(err, ERR_IO, "the path is longer than %d bytes: %s", PATH_MAX - 1, path);
     else if (snprintf(video->temporary, sizeof video->temporary, "%s.tmp", path) < 0 ||
              !object->open(video->temporary, config->width, config->height, config->frames_per_second, config->threads,
                            &video->encoder, why, sizeof why)) {
-        err_set(err, ERR_IO, "%s: %s", path, why);
+        write_failed(video, why, err);
         unlink(video->temporary);
     } else {
         *ret = video;
@@ -63,8 +73,8 @@ bool video_write(struct video *video, const struct image *image, struct err *err
     if (image->width != video->width || image->height != video->height)
         return err_set(err, ERR_BUG, "%s: a frame of %d x %d in a video of %d x %d", video->path, image->width,
                        image->height, video->width, video->height);
-    return video->object->write(video->encoder, image->rgb, why, sizeof why) ||
-           err_set(err, ERR_IO, "%s: %s", video->path, why);
+    errno = 0;
+    return video->object->write(video->encoder, image->rgb, why, sizeof why) || write_failed(video, why, err);
 }
 
 bool video_finish(struct video *video, struct err *err)
@@ -73,12 +83,13 @@ bool video_finish(struct video *video, struct err *err)
     int fd;
     bool ok;
 
+    errno = 0;
     if (!video->object->finish(video->encoder, why, sizeof why))
-        return err_set(err, ERR_IO, "%s: %s", video->path, why);
+        return write_failed(video, why, err);
     fd = open(video->temporary, O_RDONLY | O_CLOEXEC);
     ok = fd >= 0 && fsync(fd) == 0 && rename(video->temporary, video->path) == 0;
     if (!ok)
-        err_set(err, ERR_IO, "%s: %s", video->path, strerror(errno));
+        err_cannot_write(err, video->path, errno);
     if (fd >= 0)
         close(fd);
     return ok;

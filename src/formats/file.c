@@ -11,19 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/disk.h"
+
 /* Says why writing failed; `fd` tells how far it came. */
 static bool write_error(int fd, int error, struct err *err)
 {
     struct stat status;
     unsigned long long bytes = fstat(fd, &status) == 0 ? (unsigned long long)status.st_size : 0;
 
-    if (error == ENOSPC)
-        return err_set(err, ERR_IO, "disk full after %llu bytes", bytes);
-    if (error == EDQUOT)
-        return err_set(err, ERR_IO, "disk full: the quota is used up after %llu bytes", bytes);
-    if (error == EFBIG)
-        return err_set(err, ERR_IO, "file too large for this file system or limit, after %llu bytes", bytes);
-    return err_set(err, ERR_IO, "cannot be written: %s", strerror(error));
+    return err_set(err, error == ENOSPC || error == EDQUOT ? ERR_NO_SPACE : ERR_IO, "%s (%llu bytes written)",
+                   errno_text(error), bytes);
 }
 
 bool file_write_pieces(int fd, struct iovec *pieces, int count, struct err *err)
@@ -83,7 +80,7 @@ static bool sync_folder(const char *path, struct err *err)
     bool ok = fd < 0 || fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP;
 
     if (!ok)
-        err_set(err, ERR_IO, "its folder cannot be synced: %s", strerror(errno));
+        err_set(err, ERR_IO, "its folder cannot be synced: %s", errno_text(errno));
     free(folder);
     if (fd >= 0)
         close(fd);
@@ -101,16 +98,16 @@ bool file_replace(const char *path, bool (*write)(int fd, const void *arg, struc
         return err_set(err, ERR_INVALID, "path too long: %.200s...", path);
     fd = open_temporary(temporary);
     if (fd < 0)
-        return err_set(err, ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+        return err_cannot_write(err, path, errno);
     ok = write(fd, arg, err);
     if (ok && fsync(fd) < 0)
         ok = write_error(fd, errno, err);
     if (ok && rename(temporary, path) < 0)
-        ok = err_set(err, ERR_IO, "cannot be replaced: %s", strerror(errno));
+        ok = err_set(err, ERR_IO, "cannot be replaced: %s", errno_text(errno));
     if (!ok)
         unlink(temporary);
     close(fd);
     if (ok)
         ok = sync_folder(path, err);
-    return ok || err_prefix(err, "%s", path);
+    return ok || err_while_writing(err, path, 0);
 }

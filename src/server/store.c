@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "base/text.h"
 #include "server/store_internal.h"
 
@@ -134,8 +135,15 @@ void store_rollback(struct store *store)
 bool store_fail(struct store *store, struct err *err)
 {
     /* the words first: the rollback has words of its own */
-    err_set(err, ERR_BUSY, tr("任务数据库无法写入: %s", "the task database cannot be written: %s"),
-            sqlite3_errmsg(store->db));
+    const char *path = sqlite3_db_filename(store->db, "main");
+
+    if (sqlite3_errcode(store->db) == SQLITE_FULL && path)
+        err_cannot_write(err, path, ENOSPC);
+    else
+        err_set(err, ERR_BUSY, "%s", sqlite3_errmsg(store->db));
+    err_prefix(err, "%s", tr("任务数据库无法写入", "the task database cannot be written"));
+    if (err)
+        err->kind = ERR_BUSY;
     store_rollback(store);
     return false;
 }
@@ -224,7 +232,7 @@ static bool make_folder(const char *folder, struct err *err)
             *p = 0;
             if (mkdir(path, 0777) < 0 && errno != EEXIST)
                 return err_set(err, ERR_IO, tr("无法创建数据目录 %s: %s", "cannot make the data folder %s: %s"), path,
-                               strerror(errno));
+                               errno_text(errno));
             if (!(*p = was))
                 return true;
         }
@@ -239,7 +247,7 @@ static bool take_lock(struct store *store, const char *folder, struct err *err)
     if (snprintf(path, sizeof path, "%s/rfuav.lock", folder) >= (int)sizeof path)
         return err_set(err, ERR_INVALID, "path too long: %s", folder);
     if ((store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)) < 0)
-        return err_set(err, ERR_IO, tr("无法打开 %s: %s", "cannot open %s: %s"), path, strerror(errno));
+        return err_set(err, ERR_IO, tr("无法打开 %s: %s", "cannot open %s: %s"), path, errno_text(errno));
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         if (pread(store->lock_fd, pid, sizeof pid - 1, 0) > 0)
             pid[strspn(pid, "0123456789")] = 0;
@@ -250,7 +258,7 @@ static bool take_lock(struct store *store, const char *folder, struct err *err)
     }
     size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(store->lock_fd, 0) < 0 || pwrite(store->lock_fd, pid, (size_t)size, 0) != size)
-        return err_set(err, ERR_IO, tr("无法写入 %s: %s", "cannot write %s: %s"), path, strerror(errno));
+        return err_cannot_write(err, path, errno);
     return true;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "base/text.h"
 #include "formats/checkpoint.h"
 
@@ -22,7 +23,9 @@ static bool make_one(const char *path, struct err *err)
             return true;
         errno = ENOTDIR;
     }
-    return err_set(err, ERR_IO, tr("无法创建文件夹 %s: %s", "cannot make the folder %s: %s"), path, strerror(errno));
+    if (errno == ENOSPC || errno == EDQUOT)
+        return err_cannot_write(err, path, errno);
+    return err_set(err, ERR_IO, tr("无法创建文件夹 %s: %s", "cannot make the folder %s: %s"), path, errno_text(errno));
 }
 
 bool folder_make(const char *path, struct err *err)
@@ -43,7 +46,7 @@ bool folder_make(const char *path, struct err *err)
         return false;
     if (access(path, W_OK | X_OK) < 0)
         return err_set(err, ERR_IO, tr("无法写入文件夹 %s: %s", "cannot write into the folder %s: %s"), path,
-                       strerror(errno));
+                       errno_text(errno));
     return true;
 }
 
@@ -57,7 +60,7 @@ static bool write_buf(int fd, const void *arg, struct err *err)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return err_set(err, ERR_IO, "%s", strerror(errno));
+            return err_set(err, errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO, "%s", errno_text(errno));
         done += (size_t)n;
     }
     return true;

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "base/text.h"
 #include "data/image.h"
 #include "engine/net.h"
@@ -60,7 +61,7 @@ static FILE *open_in(struct train_record *record, const char *name, const char *
     if (!path)
         err_set(err, ERR_MEMORY, "out of memory");
     else if (!file)
-        err_set(err, ERR_IO, tr("无法写入 %s: %s", "cannot write %s: %s"), path, strerror(errno));
+        err_cannot_write(err, path, errno);
     return file;
 }
 
@@ -315,8 +316,7 @@ static bool append_csv(struct train_record *record, const struct epoch_result *r
             fprintf(record->csv, ",%.4f", val->top_k[k]);
     fprintf(record->csv, ",%g,%.3f\n", record->request->learning_rate, result->seconds);
     if (fflush(record->csv) != 0 || ferror(record->csv) || ferror(record->log))
-        return err_set(err, ERR_IO, tr("无法写入 %s 中的日志: %s", "cannot write the logs in %s: %s"), record->folder,
-                       strerror(errno));
+        return err_cannot_write(err, record->folder, errno);
     return true;
 }
 

@@ -229,7 +229,7 @@ class Videos(unittest.TestCase):
         frames = [random.integers(0, 256, (480, 640, 3), dtype=numpy.uint8) for _ in range(6)]
         status, error = self.encode(self.folder + "/a.mp4", frames)
         self.assertEqual(status, 1)
-        self.assertIn("No space left", error)
+        self.assertIn("disk full: cannot write", error)
         self.assertFalse(os.path.exists(self.folder + "/a.mp4"))
 
 

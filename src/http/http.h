@@ -2,7 +2,8 @@
  * the transport rules of the contract (methods, slashes, CORS, content types, sizes, keys) and no task.
  *
  * A handler is called once, when the whole body is there, and must answer before it returns: by one of the
- * http_reply functions or by http_stream_open(). Nothing of a request may be used after its handler has returned. */
+ * http_reply functions or by http_stream_open(), or put the answer off by http_hold(). Nothing of a request may be used
+ * after it has been answered and its handler has returned. */
 #ifndef RFUAV_HTTP_HTTP_H
 #define RFUAV_HTTP_HTTP_H
 
@@ -48,6 +49,7 @@ struct http_options {
     const struct http_route *routes;
     size_t route_count;
     void *app;                       /* handed to the handlers */
+    void (*answer_held)(void *app);  /* see http_hold(); NULL: nothing is held */
     const char *api_key;             /* NULL or "": none is needed */
     struct string_list cors_origins; /* "*": all */
 };
@@ -78,6 +80,10 @@ bool http_read_body(struct http_request *request, const struct field_table *tabl
 bool http_body_json(struct http_request *request, const json_t **ret);
 
 /* ---- the answer ---- */
+
+/* Puts the answer off until all requests that have arrived together are handled: then options.answer_held() is called,
+ * once, and must answer every request that is held. So that many can share one write to the disk. */
+void http_hold(struct http_request *request);
 
 /* Adds a header to the answer that follows; the texts are copied. */
 void http_add_header(struct http_request *request, const char *name, const char *value);

@@ -34,10 +34,10 @@ struct http_request {
     size_t received; /* bytes of the body, kept or not */
     const char *method, *origin;
     struct http_header_line *headers;
-    enum { HTTP_NEW, HTTP_READING, HTTP_ANSWERED } state;
+    enum { HTTP_NEW, HTTP_READING, HTTP_HELD, HTTP_ANSWERED } state;
     int refusal; /* status that is answered once the body has been thrown away; 0: none */
     bool queued; /* MHD took the answer */
-    struct http_request *next_free;
+    struct http_request *next_free, *next_held;
     char uri_inline[HTTP_URI_INLINE];
 };
 
@@ -51,7 +51,7 @@ struct http_server {
     int handles; /* of libuv, still open */
     bool closing;
     size_t body_bytes;
-    struct http_request *free_requests;
+    struct http_request *free_requests, *held;
     size_t free_count;
     struct http_stream *streams;
     size_t stream_count;

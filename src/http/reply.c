@@ -84,6 +84,16 @@ void http_add_header(struct http_request *request, const char *name, const char 
         request->headers = line;
 }
 
+static void hand_over(struct http_request *request, int status, struct MHD_Response *response)
+{
+    bool held = request->state == HTTP_HELD;
+
+    request->state = HTTP_ANSWERED;
+    request->queued = MHD_queue_response(request->connection, (unsigned)status, response) == MHD_YES;
+    if (held)
+        MHD_resume_connection(request->connection);
+}
+
 void http_queue(struct http_request *request, int status, struct MHD_Response *response)
 {
     if (request->state == HTTP_ANSWERED || !response) {
@@ -95,8 +105,7 @@ void http_queue(struct http_request *request, int status, struct MHD_Response *r
         MHD_add_response_header(response, line->name, line->value);
     if (request->origin)
         add_cors(request, response);
-    request->state = HTTP_ANSWERED;
-    request->queued = MHD_queue_response(request->connection, (unsigned)status, response) == MHD_YES;
+    hand_over(request, status, response);
     MHD_destroy_response(response);
 }
 
@@ -215,6 +224,5 @@ void http_reply_page(struct http_request *request, const struct http_page *page)
     }
     if (request->state == HTTP_ANSWERED)
         return;
-    request->state = HTTP_ANSWERED;
-    request->queued = MHD_queue_response(request->connection, 200, page->response) == MHD_YES;
+    hand_over(request, 200, page->response);
 }

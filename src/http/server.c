@@ -138,6 +138,11 @@ static enum MHD_Result body_bytes(struct http_request *request, const char *data
     return MHD_YES;
 }
 
+static void reply_internal_error(struct http_request *request)
+{
+    http_reply(request, 500, "text/plain; charset=utf-8", "Internal Server Error", 21);
+}
+
 static void answer(struct http_request *request)
 {
     if (request->refusal == 413) {
@@ -148,8 +153,8 @@ static void answer(struct http_request *request)
     } else if (!http_answer_transport(request)) {
         request->route->handle(request, request->server->options.app);
     }
-    if (request->state != HTTP_ANSWERED)
-        http_reply(request, 500, "text/plain; charset=utf-8", "Internal Server Error", 21);
+    if (request->state == HTTP_READING)
+        reply_internal_error(request);
 }
 
 /* Called when the headers are there, for each piece of the body, and at the end. An answer before the end would close
@@ -174,7 +179,36 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *connection, cons
         return result;
     }
     answer(request);
-    return request->queued ? MHD_YES : MHD_NO;
+    return request->queued || request->state == HTTP_HELD ? MHD_YES : MHD_NO;
+}
+
+void http_hold(struct http_request *request)
+{
+    struct http_server *server = request->server;
+
+    if (request->state != HTTP_READING)
+        return;
+    request->state = HTTP_HELD;
+    request->next_held = server->held;
+    server->held = request;
+    MHD_suspend_connection(request->connection);
+}
+
+/* Has those that are held answered; false when there are none. */
+static bool answer_held(struct http_server *server)
+{
+    struct http_request *held = server->held, *next;
+
+    if (!held)
+        return false;
+    server->held = NULL;
+    server->options.answer_held(server->options.app);
+    for (; held; held = next) { /* none is freed before MHD runs again */
+        next = held->next_held;
+        if (held->state == HTTP_HELD)
+            reply_internal_error(held);
+    }
+    return true;
 }
 
 /* Paths and queries are decoded by us. */
@@ -191,12 +225,17 @@ static void run(struct http_server *server)
 {
     MHD_UNSIGNED_LONG_LONG timeout;
     int runs = 0;
+    bool more;
 
-    do
+    do {
         MHD_run(server->daemon);
-    while (MHD_get_timeout(server->daemon, &timeout) == MHD_YES && timeout == 0 && ++runs < RUNS_AT_ONCE);
-    if (runs == RUNS_AT_ONCE)
+        more = MHD_get_timeout(server->daemon, &timeout) == MHD_YES && timeout == 0;
+        more = more || answer_held(server); /* when no other request is ready */
+    } while (more && ++runs < RUNS_AT_ONCE);
+    if (more) {
+        answer_held(server);
         http_server_run_soon(server);
+    }
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events)

@@ -76,6 +76,28 @@ static void handle_start(struct http_request *request, void *app)
     http_reply_detail(request, 200, "started");
 }
 
+/* Requests that wait for each other; the one with the header "Forget" is never answered. */
+static struct http_request *held[64];
+static int held_count, held_groups, held_most;
+
+static void handle_held(struct http_request *request, void *app)
+{
+    (void)app;
+    if (!http_header(request, "Forget"))
+        held[held_count++] = request;
+    http_hold(request);
+}
+
+static void answer_held(void *app)
+{
+    (void)app;
+    held_groups++;
+    held_most = held_count > held_most ? held_count : held_most;
+    for (int i = 0; i < held_count; i++)
+        http_reply_json(held[i], 200, json_pack("{s:i}", "group", held_groups));
+    held_count = 0;
+}
+
 static void handle_nothing(struct http_request *request, void *app)
 {
     (void)request;
@@ -166,6 +188,7 @@ static const struct http_route routes[] = {
     ROUTE("GET", "/items/{id}/events", handle_events),
     ROUTE("GET", "/quiet", handle_quiet),
     ROUTE("POST", "/body", handle_body),
+    ROUTE("POST", "/held", handle_held),
     ROUTE("GET", "/query", handle_query),
     ROUTE("GET", "/nothing", handle_nothing),
 };
@@ -195,7 +218,8 @@ static void start_server(const char *key, const char *origin)
                                    .host = "127.0.0.1",
                                    .routes = routes,
                                    .route_count = sizeof routes / sizeof *routes,
-                                   .api_key = key};
+                                   .api_key = key,
+                                   .answer_held = answer_held};
     struct err err;
 
     text_set_language("en");
@@ -554,6 +578,33 @@ static void test_pipelining(void **state)
     }
 }
 
+static void test_held(void **state)
+{
+    enum { CONNECTIONS = 32, EACH = 10 };
+    int connections[CONNECTIONS];
+
+    (void)state;
+    held_groups = held_most = 0;
+    for (int i = 0; i < CONNECTIONS; i++)
+        connections[i] = dial();
+    for (int i = 0; i < CONNECTIONS; i++)
+        for (int k = 0; k < EACH; k++)
+            send_text(connections[i], k < EACH - 1 ? "POST /held HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+                                                   : "POST /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    for (int i = 0; i < CONNECTIONS; i++) {
+        const char *at = receive_all(connections[i]);
+
+        for (int k = 0; k < EACH; k++, at++)
+            if (!(at = strstr(at, "{\"group\":")))
+                fail_msg("connection %d got %d answers", i, k);
+    }
+    assert_int_equal(held_count, 0);
+    assert_in_range(held_groups, 1, CONNECTIONS * EACH);
+    printf("most held at once: %d of %d\n", held_most, CONNECTIONS);
+    expect_text(ask("POST /held", "Forget: yes\r\n", "{}", 2), 500, "Internal Server Error");
+    expect(ask("GET /items/1", "", NULL, 0), 200, "{\"id\":\"1\"}");
+}
+
 static void test_malformed(void **state)
 {
     static const char *const requests[] = {"\r\n\r\n",
@@ -685,11 +736,16 @@ static void test_port_in_use(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_routes),           TEST(test_slash),       TEST(test_cors),        TEST_CLOSED(test_closed_cors),
-        TEST_CLOSED(test_key),       TEST(test_bodies),      TEST(test_deep_body),   TEST(test_large_bodies),
-        TEST(test_large_fault),      TEST(test_query),       TEST(test_pipelining),  TEST(test_malformed),
-        TEST(test_slow_request),     TEST(test_stream),      TEST(test_stream_left), TEST(test_stream_at_end),
-        TEST(test_idle_connections), TEST(test_port_in_use),
+        TEST(test_routes),        TEST(test_slash),
+        TEST(test_cors),          TEST_CLOSED(test_closed_cors),
+        TEST_CLOSED(test_key),    TEST(test_bodies),
+        TEST(test_deep_body),     TEST(test_large_bodies),
+        TEST(test_large_fault),   TEST(test_query),
+        TEST(test_pipelining),    TEST(test_malformed),
+        TEST(test_held),          TEST(test_slow_request),
+        TEST(test_stream),        TEST(test_stream_left),
+        TEST(test_stream_at_end), TEST(test_idle_connections),
+        TEST(test_port_in_use),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,6 +145,7 @@ bool api_start(const struct api_options *options, struct api **ret, struct err *
         .routes = api_routes,
         .route_count = api_route_count,
         .app = api,
+        .answer_held = api_answer_held,
         .api_key = settings->api_key,
         .cors_origins = settings->cors_origins,
     };
@@ -152,6 +153,7 @@ bool api_start(const struct api_options *options, struct api **ret, struct err *
     if (!api)
         return err_set(err, ERR_MEMORY, "no memory");
     api->options = *options;
+    api->held_end = &api->held_first;
     api->arena = arena_new(0);
     buf_init(&api->health, API_ANSWER_MAX);
     buf_init(&api->resource_status, API_ANSWER_MAX);

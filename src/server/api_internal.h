@@ -22,6 +22,7 @@ struct api {
     char url[300];
     struct field_table training, inference, batch; /* the request tables with the settings' defaults */
     struct http_page *root, *openapi;
+    struct held_start *held_first, **held_end; /* starts whose answers wait for the disk */
     struct list_cache lists[API_LIST_CACHE];
     size_t next_list;
     struct buf health;          /* the next answer */
@@ -58,6 +59,9 @@ extern const struct field_table api_list_table; /* the list's query */
 /* ---- api_start.c ---- */
 
 http_handler api_start_training, api_start_inference, api_start_batch;
+
+/* Puts all starts that have arrived together to disk, then answers them: http_options.answer_held. */
+void api_answer_held(void *app);
 
 /* ---- api_logs.c ---- */
 

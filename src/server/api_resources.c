@@ -70,7 +70,7 @@ static json_t *gpu_json(const struct api *api, size_t i, const struct device_inf
     json_object_set_new(json, "compute_capability", json_sprintf("%d.%d", gpu->compute_major, gpu->compute_minor));
     json_object_set_new(json, "total_memory_gb", gib(gpu->memory_total));
     json_object_set_new(json, "allocated_memory_gb", gib(gpu->memory_used));
-    json_object_set_new(json, "cached_memory_gb", json_real(0));
+    json_object_set_new(json, "cached_memory_gb", gib(dispatch_memory(api->options.dispatch, i)));
     json_object_set_new(json, "free_memory_gb", gib(gpu->memory_free));
     json_object_set_new(json, "utilization", rounded(share, 1));
     json_object_set_new(json, "current_tasks", device_slots(api, i));

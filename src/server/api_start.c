@@ -158,11 +158,73 @@ static bool prepare(struct http_request *request, struct api *api, const struct 
     return true;
 }
 
+/* ---- answers that wait for the disk ---- */
+
+/* A request that has passed all checks, in its own arena. */
+struct held_start {
+    struct http_request *request;
+    struct submission_group group; /* its arg: `answer` */
+    struct buf answer;
+    size_t accepted;
+    void (*reply)(struct held_start *start);
+    struct held_start *next;
+};
+
+/* The request waits for the others that arrive with it; reply() is called when its tasks are on disk. */
+static void hold(struct http_request *request, struct api *api, const struct submission *submissions, size_t count,
+                 store_task_fn *fn, void (*reply)(struct held_start *start))
+{
+    struct held_start *start = arena_alloc(http_arena(request), sizeof *start);
+
+    if (!start)
+        return;
+    start->request = request;
+    start->reply = reply;
+    start->group = (struct submission_group){.submissions = submissions, .count = count, .fn = fn, .arg = start};
+    buf_init(&start->answer, API_ANSWER_MAX);
+    *api->held_end = start;
+    api->held_end = &start->next;
+    http_hold(request);
+}
+
+void api_answer_held(void *app)
+{
+    struct api *api = app;
+    struct held_start *first = api->held_first, *start;
+    struct submission_group *groups;
+    size_t n = 0;
+
+    api->held_first = NULL;
+    api->held_end = &api->held_first;
+    for (start = first; start; start = start->next)
+        n++;
+    if (!n || !(groups = calloc(n, sizeof *groups))) /* without memory: 500 for all */
+        return;
+    n = 0;
+    for (start = first; start; start = start->next)
+        groups[n++] = start->group;
+    dispatch_submit(api->options.dispatch, groups, n);
+    n = 0;
+    for (start = first; start; start = start->next, n++) {
+        if (groups[n].ok)
+            start->reply(start);
+        else
+            api_reply_err(start->request, &groups[n].err);
+        buf_release(&start->answer);
+    }
+    free(groups);
+}
+
 /* ---- one task ---- */
 
 static void on_accepted(void *arg, const struct store_task *task)
 {
-    api_task_json(arg, task);
+    api_task_json(&((struct held_start *)arg)->answer, task);
+}
+
+static void reply_task(struct held_start *start)
+{
+    http_reply_buf(start->request, 200, &start->answer);
 }
 
 static void start(struct http_request *request, struct api *api, const char *kind_name, const struct field_table *table)
@@ -170,18 +232,10 @@ static void start(struct http_request *request, struct api *api, const char *kin
     const struct task_kind *kind = task_kind_find(kind_name);
     struct arena *arena = http_arena(request);
     void *in = arena ? arena_alloc(arena, table->size) : NULL;
-    struct submission submission;
-    struct buf json;
-    struct err err;
+    struct submission *submission = in ? arena_alloc(arena, sizeof *submission) : NULL;
 
-    if (!in || !http_read_body(request, table, in) || !prepare(request, api, kind, in, &submission))
-        return;
-    buf_init(&json, API_ANSWER_MAX);
-    if (dispatch_submit(api->options.dispatch, &submission, 1, on_accepted, &json, &err))
-        http_reply_buf(request, 200, &json);
-    else
-        api_reply_err(request, &err);
-    buf_release(&json);
+    if (submission && http_read_body(request, table, in) && prepare(request, api, kind, in, submission))
+        hold(request, api, submission, 1, on_accepted, reply_task);
 }
 
 void api_start_training(struct http_request *request, void *app)
@@ -196,31 +250,29 @@ void api_start_inference(struct http_request *request, void *app)
 
 /* ---- several ---- */
 
-struct batch_answer {
-    struct buf ids;
-    size_t count;
-};
-
+/* The answer collects the ids. */
 static void on_batch_accepted(void *arg, const struct store_task *task)
 {
-    struct batch_answer *answer = arg;
+    struct held_start *start = arg;
 
-    if (answer->count++)
-        buf_puts(&answer->ids, ",");
-    buf_json_string(&answer->ids, task->id);
+    if (start->accepted++)
+        buf_puts(&start->answer, ",");
+    buf_json_string(&start->answer, task->id);
 }
 
-static void reply_batch(struct http_request *request, const struct batch_answer *answer)
+static void reply_batch(struct held_start *start)
 {
     char message[96];
     struct buf json;
 
-    snprintf(message, sizeof message, tr("已启动 %zu 个推理任务", "%zu inference tasks started"), answer->count);
+    snprintf(message, sizeof message, tr("已启动 %zu 个推理任务", "%zu inference tasks started"), start->accepted);
     buf_init(&json, API_ANSWER_MAX);
     buf_puts(&json, "{\"status\":\"success\",\"message\":");
     buf_json_string(&json, message);
-    buf_printf(&json, ",\"task_ids\":[%s],\"total\":%zu}", answer->ids.data ? answer->ids.data : "", answer->count);
-    http_reply_buf(request, 200, &json);
+    buf_printf(&json, ",\"task_ids\":[%s],\"total\":%zu}", start->answer.data ? start->answer.data : "",
+               start->accepted);
+    http_reply_buf(start->request, 200, &json);
+    buf_release(&json);
 }
 
 /* A batch longer than the queue could never be accepted. */
@@ -256,14 +308,11 @@ void api_start_batch(struct http_request *request, void *app)
     struct arena *arena = http_arena(request);
     struct infer_batch_request batch;
     struct submission *submissions;
-    struct batch_answer answer = {.count = 0};
     char own[32];
-    struct err err;
 
     if (!arena || !http_read_body(request, &api->batch, &batch) ||
         !check_batch_size(request, batch.source_paths.count, api->options.settings->task_queue_size))
         return;
-    buf_init(&answer.ids, API_ANSWER_MAX);
     submissions = arena_alloc(arena, (batch.source_paths.count + 1) * sizeof *submissions);
     snprintf(own, sizeof own, "batch-%016llx", (unsigned long long)random_seed());
     for (size_t i = 0; submissions && i < batch.source_paths.count; i++) {
@@ -277,15 +326,12 @@ void api_start_batch(struct http_request *request, void *app)
         in->save_path = batch_folder(arena, &batch, own, i);
         in->device = batch.device;
         in->priority = batch.priority;
+        in->precision = batch.precision;
         if (!prepare(request, api, kind, in, &submissions[i]))
             return;
     }
-    if (!submissions)
-        return;
-    if (batch.source_paths.count && !dispatch_submit(api->options.dispatch, submissions, batch.source_paths.count,
-                                                     on_batch_accepted, &answer, &err))
-        api_reply_err(request, &err);
-    else
-        reply_batch(request, &answer);
-    buf_release(&answer.ids);
+    if (submissions && batch.source_paths.count)
+        hold(request, api, submissions, batch.source_paths.count, on_batch_accepted, reply_batch);
+    else if (submissions)
+        reply_batch(&(struct held_start){.request = request});
 }

@@ -219,41 +219,6 @@ static struct job *job_of(struct dispatch *dispatch, const struct submission *su
     return job;
 }
 
-static bool insert_jobs(struct dispatch *dispatch, struct job **jobs, const struct submission *submissions, size_t n,
-                        struct err *err)
-{
-    struct store_task *records = calloc(n, sizeof *records);
-    int64_t *seqs = calloc(n, sizeof *seqs);
-    bool ok = records && seqs;
-
-    if (!ok)
-        err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
-    for (size_t i = 0; ok && i < n; i++) {
-        records[i] = (struct store_task){.id = jobs[i]->id,
-                                         .kind = jobs[i]->kind->name,
-                                         .state = TASK_PENDING,
-                                         .message = jobs[i]->kind->text(TASK_TEXT_PENDING),
-                                         .device = jobs[i]->asked_device,
-                                         .asked_device = jobs[i]->asked_device,
-                                         .priority = (int)jobs[i]->priority,
-                                         .total_epochs = submissions[i].total_epochs,
-                                         .memory = jobs[i]->placement.memory,
-                                         .request = json_dumps(jobs[i]->request, JSON_COMPACT)};
-        if (!records[i].request)
-            ok = err_set(err, ERR_MEMORY, "no memory for task %s", jobs[i]->id);
-    }
-    ok = ok && store_insert(dispatch->options.store, records, n, seqs, err);
-    for (size_t i = 0; i < n; i++) {
-        if (ok)
-            jobs[i]->seq = seqs[i];
-        if (records)
-            free((char *)records[i].request);
-    }
-    free(records);
-    free(seqs);
-    return ok;
-}
-
 static bool may_accept(const struct dispatch *dispatch, size_t n, struct err *err)
 {
     if (dispatch->stopped || dispatch->closed)
@@ -266,42 +231,115 @@ static bool may_accept(const struct dispatch *dispatch, size_t n, struct err *er
     return true;
 }
 
-bool dispatch_submit(struct dispatch *dispatch, const struct submission *submissions, size_t n, store_task_fn *fn,
-                     void *arg, struct err *err)
-{
-    struct job **jobs;
-    bool ok = true;
+/* A group on its way to the store. */
+struct entry {
+    struct submission_group *group;
+    struct job **jobs;          /* (count), in `waiting` */
+    struct store_task *records; /* (count) */
+    int64_t *seqs;              /* (count) */
+};
 
-    if (n == 0)
-        return true;
-    if (!may_accept(dispatch, n, err))
-        return false;
-    if (!(jobs = calloc(n, sizeof(struct job *))))
-        return err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
-    for (size_t i = 0; ok && i < n; i++) /* room first: after the insert nothing may fail */
-        if (!(jobs[i] = job_of(dispatch, &submissions[i])) || !dispatch_jobs_add(&dispatch->waiting, jobs[i]))
-            ok = err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
-    ok = ok && insert_jobs(dispatch, jobs, submissions, n, err);
-    for (size_t i = 0; i < n; i++)
-        if (ok) {
-            journal(JOURNAL_INFO, "%s accepted kind=%s device=%s priority=%lld", jobs[i]->id, jobs[i]->kind->name,
-                    jobs[i]->asked_device, (long long)jobs[i]->priority);
-            store_find(dispatch->options.store, jobs[i]->id, fn, arg, NULL);
-        } else if (jobs[i]) {
-            dispatch_jobs_remove(&dispatch->waiting, jobs[i]);
-            dispatch_free_job(jobs[i]);
-        }
-    free(jobs);
-    if (ok)
-        dispatch_soon(dispatch);
-    return ok;
+static bool make_record(const struct job *job, int64_t total_epochs, struct store_task *ret, struct err *err)
+{
+    *ret = (struct store_task){.id = job->id,
+                               .kind = job->kind->name,
+                               .state = TASK_PENDING,
+                               .message = job->kind->text(TASK_TEXT_PENDING),
+                               .device = job->asked_device,
+                               .asked_device = job->asked_device,
+                               .priority = (int)job->priority,
+                               .total_epochs = total_epochs,
+                               .memory = job->placement.memory,
+                               .request = json_dumps(job->request, JSON_COMPACT)};
+    return ret->request || err_set(err, ERR_MEMORY, "no memory for task %s", job->id);
 }
 
-static void flush_now(struct dispatch *dispatch)
+/* Jobs and records of a group, with all the memory they need: after the insert nothing may fail. */
+static bool open_entry(struct dispatch *dispatch, struct submission_group *group, struct entry *ret)
+{
+    size_t n = group->count;
+    struct err *err = &group->err;
+
+    *ret = (struct entry){.group = group};
+    if (!may_accept(dispatch, n, err))
+        return false;
+    ret->jobs = calloc(n, sizeof(struct job *));
+    ret->records = calloc(n, sizeof *ret->records);
+    ret->seqs = calloc(n, sizeof *ret->seqs);
+    if (!ret->jobs || !ret->records || !ret->seqs)
+        return err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
+    for (size_t i = 0; i < n; i++) {
+        if (!(ret->jobs[i] = job_of(dispatch, &group->submissions[i])) ||
+            !dispatch_jobs_add(&dispatch->waiting, ret->jobs[i]))
+            return err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
+        if (!make_record(ret->jobs[i], group->submissions[i].total_epochs, &ret->records[i], err))
+            return false;
+    }
+    return true;
+}
+
+/* It is on disk, or refused: then its jobs were never there. */
+static void close_entry(struct dispatch *dispatch, struct entry *entry)
+{
+    const struct submission_group *group = entry->group;
+
+    for (size_t i = 0; entry->records && i < group->count; i++)
+        free((char *)entry->records[i].request);
+    for (size_t i = 0; entry->jobs && i < group->count && entry->jobs[i]; i++) {
+        struct job *job = entry->jobs[i];
+
+        if (!group->ok) {
+            dispatch_jobs_remove(&dispatch->waiting, job);
+            dispatch_free_job(job);
+            continue;
+        }
+        job->seq = entry->seqs[i];
+        journal(JOURNAL_INFO, "%s accepted kind=%s device=%s priority=%lld", job->id, job->kind->name,
+                job->asked_device, (long long)job->priority);
+        store_find(dispatch->options.store, job->id, group->fn, group->arg, NULL);
+    }
+    free(entry->jobs);
+    free(entry->records);
+    free(entry->seqs);
+}
+
+void dispatch_submit(struct dispatch *dispatch, struct submission_group *groups, size_t count)
+{
+    struct entry *entries = calloc(count, sizeof *entries);
+    struct store_group *stored = calloc(count, sizeof *stored);
+    size_t n = 0;
+
+    for (size_t g = 0; g < count; g++) {
+        groups[g].ok = false;
+        if (!entries || !stored)
+            err_set(&groups[g].err, ERR_MEMORY, "no memory for %zu tasks", groups[g].count);
+        else if (!open_entry(dispatch, &groups[g], &entries[n]))
+            close_entry(dispatch, &entries[n]);
+        else
+            n++;
+    }
+    for (size_t i = 0; i < n; i++)
+        stored[i] = (struct store_group){
+            .tasks = entries[i].records, .count = entries[i].group->count, .seqs = entries[i].seqs};
+    if (n)
+        store_insert_groups(dispatch->options.store, stored, n);
+    for (size_t i = 0; i < n; i++) {
+        entries[i].group->ok = stored[i].ok;
+        entries[i].group->err = stored[i].err;
+    }
+    for (size_t i = 0; i < n; i++)
+        close_entry(dispatch, &entries[i]);
+    free(entries);
+    free(stored);
+    if (n)
+        dispatch_soon(dispatch);
+}
+
+void dispatch_flush(struct dispatch *dispatch)
 {
     struct err err;
 
-    /* the work is stopped whether the disk takes the news or not; the store keeps it and tries again */
+    /* work is started and stopped whether the disk takes the news or not; the store keeps it and tries again */
     if (!store_flush(dispatch->options.store, &err))
         journal(JOURNAL_ERROR, "%s", err.message);
 }
@@ -324,7 +362,7 @@ bool dispatch_cancel(struct dispatch *dispatch, const char *id, struct err *err)
     } else {
         worker_cancel(job->worker);
     }
-    flush_now(dispatch);
+    dispatch_flush(dispatch);
     return true;
 }
 

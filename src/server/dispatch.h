@@ -51,10 +51,19 @@ struct submission {
     const json_t *request; /* with its defaults: what the worker is told */
 };
 
-/* Accepts n tasks, all or none; on return they are on disk, `pending`, and fn has been called with each record. They
- * are queued in the loop's next turn. ERR_CONFLICT: id in use; ERR_BUSY: queue full, stopping, or no disk. */
-bool dispatch_submit(struct dispatch *dispatch, const struct submission *submissions, size_t n, store_task_fn *fn,
-                     void *arg, struct err *err);
+/* Tasks that are accepted together or not at all. */
+struct submission_group {
+    const struct submission *submissions;
+    size_t count;
+    store_task_fn *fn; /* called with each record, once it is on disk */
+    void *arg;
+    bool ok;        /* to be set, */
+    struct err err; /* or: ERR_CONFLICT: an id is in use; ERR_BUSY: queue full, stopping, or no disk */
+};
+
+/* Accepts the groups, each for itself, with one write to the disk; on return what was accepted is there, `pending`. It
+ * is queued in the loop's next turn. */
+void dispatch_submit(struct dispatch *dispatch, struct submission_group *groups, size_t count);
 
 /* The record says `cancelled` on return, the process is gone within 2 s. ERR_NOT_FOUND: unknown or over. */
 bool dispatch_cancel(struct dispatch *dispatch, const char *id, struct err *err);
@@ -67,6 +76,7 @@ bool dispatch_delete(struct dispatch *dispatch, const char *id, struct err *err)
 size_t dispatch_device_count(const struct dispatch *dispatch);
 const char *dispatch_device_id(const struct dispatch *dispatch, size_t device);             /* "cuda:0", …, "cpu" */
 int64_t dispatch_used(const struct dispatch *dispatch, size_t device, enum slot_kind slot); /* slots held now */
+uint64_t dispatch_memory(const struct dispatch *dispatch, size_t device); /* bytes that its tasks have reserved there */
 typedef void dispatch_active_fn(void *arg, size_t device, const char *id, const struct task_kind *kind);
 void dispatch_each_active(const struct dispatch *dispatch, dispatch_active_fn *fn, void *arg); /* in order of start */
 int64_t dispatch_waiting(const struct dispatch *dispatch);

@@ -55,6 +55,7 @@ struct dispatch {
 };
 
 /* ---- dispatch.c ---- */
+void dispatch_flush(struct dispatch *dispatch); /* what has gathered goes to disk now, if it takes it */
 bool dispatch_jobs_add(struct jobs *jobs, struct job *job);
 void dispatch_jobs_remove(struct jobs *jobs, const struct job *job);
 void dispatch_free_job(struct job *job);
@@ -68,8 +69,11 @@ void dispatch_learn_devices(struct dispatch *dispatch); /* once the driver has a
 
 /* ---- dispatch_run.c ---- */
 
-/* Gives the job, no longer in `waiting`, the device and starts its worker. A failure ends the task. */
-void dispatch_start(struct dispatch *dispatch, struct job *job, int device);
+/* A start is two steps. dispatch_assign() gives the job, no longer in `waiting`, the device and makes it `running`;
+ * once that is on disk (so that a restart knows that there was a run), dispatch_start() starts its worker. A failure
+ * ends the task; false: at once, the job is gone. */
+bool dispatch_assign(struct dispatch *dispatch, struct job *job, int device);
+void dispatch_start(struct dispatch *dispatch, struct job *job);
 
 /* Ends a task that has no worker (any more): log first, then state; frees the job. */
 void dispatch_fail(struct dispatch *dispatch, struct job *job, const char *error);

@@ -142,6 +142,24 @@ static void tell_reason(struct job *job, const struct sched_task *task, const st
     buf_release(&message);
 }
 
+/* All that start now share one write to the disk. */
+static void start_picked(struct dispatch *dispatch, struct job **jobs, const struct sched_verdict *verdicts, size_t n)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (verdicts[i].outcome != SCHED_START)
+            continue;
+        dispatch_jobs_remove(&dispatch->waiting, jobs[i]);
+        if (dispatch_assign(dispatch, jobs[i], verdicts[i].device))
+            jobs[count++] = jobs[i];
+    }
+    if (count)
+        dispatch_flush(dispatch);
+    for (size_t i = 0; i < count; i++)
+        dispatch_start(dispatch, jobs[i]);
+}
+
 static void pick(struct dispatch *dispatch)
 {
     size_t n = dispatch->waiting.count, device_count = dispatch_device_count(dispatch);
@@ -172,11 +190,7 @@ static void pick(struct dispatch *dispatch)
             if (verdicts[i].outcome != SCHED_START)
                 tell_reason(jobs[i], &tasks[i], &verdicts[i], devices, device_count);
         dispatch->look_seconds = clock_seconds() - begun; /* without the starts, which are not to be put off */
-        for (size_t i = 0; i < n; i++)
-            if (verdicts[i].outcome == SCHED_START) {
-                dispatch_jobs_remove(&dispatch->waiting, jobs[i]);
-                dispatch_start(dispatch, jobs[i], verdicts[i].device);
-            }
+        start_picked(dispatch, jobs, verdicts, n);
     }
     free(tasks);
     free(devices);

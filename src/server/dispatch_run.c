@@ -236,7 +236,8 @@ static void end_unsaid(struct dispatch *dispatch, struct job *job, int exit_stat
     char text[200];
 
     if (number)
-        snprintf(text, sizeof text, tr("工作进程被信号 %d 终止", "the worker was ended by signal %d"), number);
+        snprintf(text, sizeof text, tr("工作进程被信号 SIG%s (%d) 终止", "the worker was ended by signal SIG%s (%d)"),
+                 sigabbrev_np(number) ? sigabbrev_np(number) : "?", number);
     else
         snprintf(text, sizeof text,
                  tr("工作进程意外退出 (状态 %d)", "the worker ended with status %d without saying why"), exit_status);
@@ -282,18 +283,22 @@ static const struct device_info *gpu_of(const struct dispatch *dispatch, int dev
     return device_get(monitor_devices(dispatch->options.monitor), (size_t)device);
 }
 
+uint64_t dispatch_memory(const struct dispatch *dispatch, size_t device)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < dispatch->running.count; i++)
+        if ((size_t)dispatch->running.items[i]->device == device)
+            bytes += dispatch->running.items[i]->memory;
+    return bytes;
+}
+
 void dispatch_occupy(struct dispatch *dispatch)
 {
     struct device_set *devices = monitor_devices(dispatch->options.monitor);
 
-    for (size_t i = 0; i < device_count(devices); i++) {
-        uint64_t bytes = 0;
-
-        for (size_t k = 0; k < dispatch->running.count; k++)
-            if ((size_t)dispatch->running.items[k]->device == i)
-                bytes += dispatch->running.items[k]->memory;
-        device_set_occupy(devices, i, bytes);
-    }
+    for (size_t i = 0; i < device_count(devices); i++)
+        device_set_occupy(devices, i, dispatch_memory(dispatch, i));
 }
 
 /* For decoded pictures of a task: the setting, or a part of what is free now, so that several tasks have room. */
@@ -319,14 +324,15 @@ static json_t *start_message(const struct dispatch *dispatch, const struct job *
                      text_language(), "request", job->request);
 }
 
-void dispatch_start(struct dispatch *dispatch, struct job *job, int device)
+bool dispatch_assign(struct dispatch *dispatch, struct job *job, int device)
 {
-    static const struct worker_events events = {on_message, on_stderr_line, on_gone};
     const char *name = dispatch_device_id(dispatch, (size_t)device);
     const struct device_info *gpu = gpu_of(dispatch, device);
-    struct err err = {.message = "out of memory"};
-    json_t *start;
 
+    if (!dispatch_jobs_add(&dispatch->running, job)) {
+        dispatch_fail(dispatch, job, tr("内存不足", "no memory"));
+        return false;
+    }
     job->device = device;
     job->memory = job->placement.memory;
     dispatch_log(job, LOG_INFO, tr("资源已分配，使用设备: %s", "resources allocated, using device: %s"), name);
@@ -334,24 +340,30 @@ void dispatch_start(struct dispatch *dispatch, struct job *job, int device)
         dispatch_log(
             job, LOG_WARNING, "%s",
             tr("本程序不含CUDA支持，任务由CPU计算", "this build has no CUDA support: the CPU computes the task"));
-    start = start_message(dispatch, job);
-    if (!dispatch_jobs_add(&dispatch->running, job)) {
-        json_decref(start);
-        dispatch_fail(dispatch, job, err.message);
-        return;
-    }
-    if (!start ||
-        !worker_spawn(dispatch->options.loop, dispatch->options.program, start, &events, job, &job->worker, &err)) {
-        json_decref(start);
-        dispatch_jobs_remove(&dispatch->running, job);
-        dispatch_fail(dispatch, job, err.message);
-        return;
-    }
-    json_decref(start);
     dispatch->generation++;
     dispatch_occupy(dispatch);
     store_change(dispatch->options.store, job->seq, STORE_DEVICE | STORE_MEMORY,
                  &(struct store_task){.device = name, .memory = job->memory});
     dispatch_set_state(job, TASK_RUNNING, job->kind->text(TASK_TEXT_RUNNING));
-    journal(JOURNAL_INFO, "%s worker started pid=%d device=%s", job->id, worker_pid(job->worker), name);
+    return true;
+}
+
+void dispatch_start(struct dispatch *dispatch, struct job *job)
+{
+    static const struct worker_events events = {on_message, on_stderr_line, on_gone};
+    struct err err = {.message = "out of memory"};
+    json_t *start = start_message(dispatch, job);
+
+    if (!start ||
+        !worker_spawn(dispatch->options.loop, dispatch->options.program, start, &events, job, &job->worker, &err)) {
+        json_decref(start);
+        dispatch_jobs_remove(&dispatch->running, job);
+        dispatch->generation++;
+        dispatch_occupy(dispatch);
+        dispatch_fail(dispatch, job, err.message);
+        return;
+    }
+    json_decref(start);
+    journal(JOURNAL_INFO, "%s worker started pid=%d device=%s", job->id, worker_pid(job->worker),
+            dispatch_device_id(dispatch, (size_t)job->device));
 }

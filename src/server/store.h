@@ -67,8 +67,19 @@ struct store *store_close(struct store *store); /* flushes; accepts and returns 
 
 typedef void store_task_fn(void *arg, const struct store_task *task);
 
-/* Adds n tasks, all or none, and syncs. seq, created_at and updated_at are given here; ret_seqs: (n), may be NULL.
- * ERR_CONFLICT when an id is in use, ERR_BUSY when the disk refuses. */
+/* Tasks that are added together or not at all; seq, created_at and updated_at are given by the store. */
+struct store_group {
+    const struct store_task *tasks;
+    size_t count;
+    int64_t *seqs;  /* (count), to be filled; may be NULL */
+    bool ok;        /* to be set, */
+    struct err err; /* or: ERR_CONFLICT when an id is in use, ERR_BUSY when the disk refuses */
+};
+
+/* Adds the groups, each for itself, with one sync for all of them. */
+void store_insert_groups(struct store *store, struct store_group *groups, size_t count);
+
+/* The same for one group of n. */
 bool store_insert(struct store *store, const struct store_task *tasks, size_t n, int64_t *ret_seqs, struct err *err);
 
 /* Calls fn with the task, request included; ERR_NOT_FOUND when there is none of that id. */

@@ -20,6 +20,9 @@
     X(BEGIN, "BEGIN IMMEDIATE")                                                                                        \
     X(COMMIT, "COMMIT")                                                                                                \
     X(ROLLBACK, "ROLLBACK")                                                                                            \
+    X(GROUP, "SAVEPOINT one_group")                                                                                    \
+    X(GROUP_UNDO, "ROLLBACK TO one_group")                                                                             \
+    X(GROUP_DONE, "RELEASE one_group")                                                                                 \
     X(INSERT, "INSERT INTO tasks (id, kind, status, message, device, asked_device, progress, priority, created_at, "   \
               "updated_at, current_epoch, total_epochs, metrics, stats, memory, request) "                             \
               "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)")                        \

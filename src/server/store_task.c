@@ -211,56 +211,109 @@ static void bind_insert(sqlite3_stmt *statement, const struct store_task *task)
     store_bind_text(statement, 16, task->request);
 }
 
-static bool insert_one(struct store *store, const struct store_task *given, struct record **ret, struct err *err)
+/* One row; on a failure *broken tells whether the transaction is gone, or only this row refused. */
+static bool insert_one(struct store *store, const struct store_task *given, struct record **ret, bool *broken,
+                       struct err *err)
 {
     char now[CLOCK_ISO_SIZE];
     struct store_task task = *given;
     sqlite3_stmt *statement = store_prepare(store, SQL_INSERT);
 
-    if (!statement)
+    if (!statement) {
+        *broken = true;
         return store_fail(store, err);
+    }
     clock_iso(now);
     task.created_at = task.updated_at = now;
     bind_insert(statement, &task);
     if (!store_run(statement)) {
-        if (sqlite3_extended_errcode(store->db) != SQLITE_CONSTRAINT_UNIQUE)
-            return store_fail(store, err);
-        store_rollback(store);
-        return err_set(err, ERR_CONFLICT, tr("任务 %s 已存在", "task %s exists already"), task.id);
+        *broken = sqlite3_extended_errcode(store->db) != SQLITE_CONSTRAINT_UNIQUE;
+        return *broken ? store_fail(store, err)
+                       : err_set(err, ERR_CONFLICT, tr("任务 %s 已存在", "task %s exists already"), task.id);
     }
     task.seq = sqlite3_last_insert_rowid(store->db);
-    if (!(*ret = new_record(&task))) {
-        store_rollback(store);
-        return err_set(err, ERR_MEMORY, "no memory for task %s", task.id);
-    }
+    return (*ret = new_record(&task)) || err_set(err, ERR_MEMORY, "no memory for task %s", task.id);
+}
+
+static bool run_simple(struct store *store, enum statement which)
+{
+    return store_run(store_prepare(store, which));
+}
+
+/* The rows of a group inside the open transaction, or none of them. False: the transaction is gone, group->err says
+ * why.
+ */
+static bool insert_group(struct store *store, struct store_group *group, struct record **records)
+{
+    bool broken = false, ok = run_simple(store, SQL_GROUP);
+
+    if (!ok)
+        return store_fail(store, &group->err);
+    for (size_t i = 0; ok && i < group->count; i++)
+        ok = insert_one(store, &group->tasks[i], &records[i], &broken, &group->err);
+    if (broken)
+        return false;
+    if ((!ok && !run_simple(store, SQL_GROUP_UNDO)) || !run_simple(store, SQL_GROUP_DONE))
+        return store_fail(store, &group->err);
+    group->ok = ok;
     return true;
+}
+
+/* After the commit: the new tasks are there for everybody; or they never were. */
+static void publish_group(struct store *store, const struct store_group *group, struct record **records)
+{
+    for (size_t i = 0; i < group->count && records[i]; i++) {
+        if (!group->ok) {
+            store_free_record(records[i]);
+            continue;
+        }
+        if (group->seqs)
+            group->seqs[i] = records[i]->task.seq;
+        count(store, records[i]->task.kind, records[i]->task.state, 1);
+        add_record(store, records[i]);
+    }
+}
+
+void store_insert_groups(struct store *store, struct store_group *groups, size_t group_count)
+{
+    struct record **records;
+    size_t total = 0, done = 0, at = 0;
+    struct err err;
+    bool ok;
+
+    for (size_t g = 0; g < group_count; g++) {
+        groups[g].ok = false;
+        total += groups[g].count;
+    }
+    records = calloc(total ? total : 1, sizeof *records);
+    ok = (records && reserve_records(store, total)) || err_set(&err, ERR_MEMORY, "no memory for %zu tasks", total);
+    if (ok && (!store_commit(store) || !store_begin(store, true)))
+        ok = store_fail(store, &err);
+    for (; ok && done < group_count; at += groups[done++].count)
+        if (!(ok = insert_group(store, &groups[done], records + at)))
+            err = groups[done].err;
+    if (ok && !store_commit(store))
+        ok = store_fail(store, &err);
+    at = 0;
+    for (size_t g = 0; g < group_count; at += groups[g++].count) {
+        /* what was refused for a reason of its own keeps that reason */
+        if (!ok && (groups[g].ok || g >= done))
+            groups[g].err = err;
+        groups[g].ok = groups[g].ok && ok;
+        if (records)
+            publish_group(store, &groups[g], records + at);
+    }
+    free(records);
 }
 
 bool store_insert(struct store *store, const struct store_task *tasks, size_t n, int64_t *ret_seqs, struct err *err)
 {
-    struct record **records = calloc(n ? n : 1, sizeof *records);
-    bool ok = records && reserve_records(store, n);
+    struct store_group group = {.tasks = tasks, .count = n, .seqs = ret_seqs};
 
-    if (!ok)
-        err_set(err, ERR_MEMORY, "no memory for %zu tasks", n);
-    else if (!store_commit(store) || !store_begin(store, true))
-        ok = store_fail(store, err);
-    for (size_t i = 0; ok && i < n; i++)
-        ok = insert_one(store, &tasks[i], &records[i], err);
-    if (ok && !store_commit(store))
-        ok = store_fail(store, err);
-    for (size_t i = 0; records && i < n && records[i]; i++) {
-        if (!ok) {
-            store_free_record(records[i]);
-            continue;
-        }
-        if (ret_seqs)
-            ret_seqs[i] = records[i]->task.seq;
-        count(store, records[i]->task.kind, records[i]->task.state, 1);
-        add_record(store, records[i]);
-    }
-    free(records);
-    return ok;
+    store_insert_groups(store, &group, 1);
+    if (!group.ok && err)
+        *err = group.err;
+    return group.ok;
 }
 
 void store_change(struct store *store, int64_t seq, unsigned set, const struct store_task *values)

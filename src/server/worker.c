@@ -185,8 +185,8 @@ static void on_exit_of_process(uv_process_t *process, int64_t exit_status, int n
     end_line(worker);
     if (number && !worker->faulty && !ours) {
         err_set(&worker->fault, ERR_IO,
-                tr("工作进程被信号 %d (SIG%s) 终止%s", "the worker was killed by signal %d (SIG%s)%s"), number,
-                sigabbrev_np(number) ? sigabbrev_np(number) : "?", signal_hint(number));
+                tr("工作进程被信号 SIG%s (%d) 终止%s", "the worker was killed by signal SIG%s (%d)%s"),
+                sigabbrev_np(number) ? sigabbrev_np(number) : "?", number, signal_hint(number));
         worker->faulty = true;
     }
     worker->events->gone(worker->arg, (int)exit_status, number, worker->faulty ? worker->fault.message : NULL);

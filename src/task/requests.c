@@ -29,7 +29,8 @@ static const struct field train_fields[] = {
           .doc = "side of the square that images are resized to; vit models need 224"),
     FIELD(train_request, device, STRING, .initial = "cuda", .doc = DEVICE_DOC),
     FIELD(train_request, weight_path, STRING, .initial = "", .flags = FIELD_NULLABLE,
-          .doc = "checkpoint to start from (.pth or safetensors); wins over pretrained"),
+          .doc = "checkpoint to start from (.pth or safetensors), of the same model and num_classes; wins over "
+                 "pretrained"),
     FIELD(train_request, pretrained, BOOL, .initial = "true",
           .doc = "start from ImageNet weights when their file is found on this machine"),
     FIELD(train_request, shuffle, BOOL, .initial = "true", .doc = "shuffle the training set in each epoch"),
@@ -71,6 +72,7 @@ static const struct field infer_batch_fields[] = {
           .doc = "results go to save_base_path/0, /1, ..."),
     FIELD(infer_batch_request, device, STRING, .initial = "cuda", .doc = DEVICE_DOC),
     FIELD(infer_batch_request, priority, INT, .initial = "3", BETWEEN(1, 10), .doc = PRIORITY_DOC),
+    FIELD(infer_batch_request, precision, STRING, .initial = "fp32", .doc = PRECISION_DOC),
 };
 
 const struct field_table train_request_table = FIELD_TABLE("TrainingRequest", train_request, train_fields);

@@ -44,6 +44,8 @@ struct infer_batch_request {
     struct string_list source_paths;
     const char *save_base_path, *device;
     int64_t priority;
+    /* an addition to the contract */
+    const char *precision; /* see PRECISIONS */
 };
 
 extern const struct field_table train_request_table;       /* "TrainingRequest" */

@@ -104,12 +104,13 @@ static bool submit(const char *id, const char *kind, const char *device, const c
                                     .priority = priority,
                                     .total_epochs = 2,
                                     .request = request};
-    bool ok;
+    struct submission_group group = {.submissions = &submission, .count = 1, .fn = nothing};
 
     sched_parse_device(device, &submission.placement.ask);
-    ok = dispatch_submit(dispatch, &submission, 1, nothing, NULL, &err);
+    dispatch_submit(dispatch, &group, 1);
+    err = group.err;
     json_decref(request);
-    return ok;
+    return group.ok;
 }
 
 static struct record_copy {
@@ -206,7 +207,7 @@ static void failures(void **state)
         const char *behaviour, *message;
     } cases[] = {
         {"fail", "推理失败: no such class"},
-        {"segv", "推理失败: 工作进程被信号 11 (SIGSEGV) 终止；这是程序错误"},
+        {"segv", "推理失败: 工作进程被信号 SIGSEGV (11) 终止；这是程序错误"},
         {"exit", "推理失败: 工作进程意外退出 (状态 3)"},
         {"nonsense", "推理失败: 工作进程发送了错误的进度"},
     };

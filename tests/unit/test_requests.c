@@ -127,7 +127,7 @@ static void tables_as_in_the_contract(void **state)
     (void)state;
     assert_table(&train_request_table, train, COUNT(train), 3);
     assert_table(&infer_request_table, infer, COUNT(infer), 2);
-    assert_table(&infer_batch_request_table, batch, COUNT(batch), 0);
+    assert_table(&infer_batch_request_table, batch, COUNT(batch), 1);
 }
 
 static void defaults_as_in_the_contract(void **state)

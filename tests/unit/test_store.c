@@ -181,6 +181,31 @@ static void duplicate_id_takes_none_of_the_batch(void **state)
     assert_string_equal(list("inference", TASK_ANY, 10), "x y z ");
 }
 
+/* One transaction for all, but each for itself. */
+static void groups_are_refused_one_by_one(void **state)
+{
+    struct store_task xy[] = {task_of("x", "inference"), task_of("y", "inference")};
+    struct store_task va[] = {task_of("v", "inference"), task_of("a", "inference")};
+    struct store_task z = task_of("z", "inference"), again = task_of("x", "inference");
+    int64_t seqs[2];
+    struct store_group groups[] = {{.tasks = xy, .count = 2, .seqs = seqs},
+                                   {.tasks = va, .count = 2},
+                                   {.tasks = &again, .count = 1},
+                                   {.tasks = &z, .count = 1}};
+
+    (void)state;
+    add("a", "training");
+    store_insert_groups(store, groups, 4);
+    assert_true(groups[0].ok && !groups[1].ok && !groups[2].ok && groups[3].ok);
+    assert_int_equal(groups[1].err.kind, ERR_CONFLICT);
+    assert_non_null(strstr(groups[2].err.message, " x "));
+    assert_int_equal(seqs[1], seqs[0] + 1);
+    reopen(0);
+    assert_string_equal(list("inference", TASK_ANY, 10), "x y z ");
+    assert_false(find("v"));
+    assert_int_equal(store_count(store, NULL, TASK_ANY), 4);
+}
+
 static void lists_the_newest_in_order_of_creation(void **state)
 {
     int64_t seq = 0;
@@ -573,6 +598,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(insert_and_find),
         T(duplicate_id_takes_none_of_the_batch),
+        T(groups_are_refused_one_by_one),
         T(lists_the_newest_in_order_of_creation),
         T(a_final_state_stays),
         T(changes_are_read_before_they_are_flushed),

@@ -22,7 +22,7 @@ class RFUAVClient:
 
     def start_training(self, model, num_classes, train_path, val_path, save_path, **fields):
         """Starts a training. Further fields: name, batch_size, num_epochs, learning_rate, image_size, device,
-        weight_path, pretrained, shuffle, task_id, priority, description, seed, keep_checkpoints."""
+        weight_path, pretrained, shuffle, task_id, priority, description, seed, keep_checkpoints, precision."""
         return self._http.call("POST", "/api/v2/training/start", dict(
             fields, model=model, num_classes=num_classes, train_path=train_path, val_path=val_path,
             save_path=save_path))
@@ -40,14 +40,14 @@ class RFUAVClient:
     # ---- inference ----
 
     def start_inference(self, cfg_path, weight_path, source_path, save_path=None, **fields):
-        """Starts an inference. Further fields: name, device, task_id, priority, batch_size."""
+        """Starts an inference. Further fields: name, device, task_id, priority, batch_size, precision."""
         if save_path:
             fields["save_path"] = save_path
         return self._http.call("POST", "/api/v2/inference/start", dict(
             fields, cfg_path=cfg_path, weight_path=weight_path, source_path=source_path))
 
     def start_batch_inference(self, cfg_path, weight_path, source_paths, save_base_path=None, **fields):
-        """Starts one inference for each source. Further fields: device, priority."""
+        """Starts one inference for each source. Further fields: device, priority, precision."""
         if save_base_path:
             fields["save_base_path"] = save_base_path
         return self._http.call("POST", "/api/v2/inference/batch", dict(

@@ -83,14 +83,15 @@ const char *const *pretrained_files(struct task *task, const char *model)
     return files;
 }
 
-/* Reads one file into the net, with the contract's lines. */
-static bool load_file(const char *path, struct train_record *record, struct net *net, struct err *err)
+/* Reads one file into the net, with the contract's lines. any_head: a last layer for other classes is left random. */
+static bool load_file(const char *path, bool any_head, struct train_record *record, struct net *net, struct err *err)
 {
     struct state_dict *dict = NULL;
     bool skipped = false, ok;
 
     train_say(record, LOG_INFO, "Loading pretrained weights from: %s", path);
-    ok = checkpoint_read(path, &dict, err) && (net_load(net, dict, true, &skipped, err) || err_prefix(err, "%s", path));
+    ok = checkpoint_read(path, &dict, err) &&
+         (net_load(net, dict, any_head, &skipped, err) || err_prefix(err, "%s", path));
     state_dict_free(dict);
     if (!ok)
         return false;
@@ -119,8 +120,12 @@ bool train_weights_load(struct task *task, const struct train_request *request, 
     const char *const *files;
 
     if (request->weight_path && *request->weight_path) {
-        if (!load_file(request->weight_path, record, net, err))
-            return false;
+        if (!load_file(request->weight_path, false, record, net, err))
+            return err_prefix(err, "%s",
+                              tr("weight_path 必须是 model 与 num_classes 完全一致的权重 "
+                                 "(其他类别数的权重请放入 WEIGHTS_DIR 并使用 pretrained)",
+                                 "weight_path must be a checkpoint of this very model and num_classes (one for other "
+                                 "classes goes into WEIGHTS_DIR, with pretrained)"));
         /* the reference says it a second time, and readers of its log may count on that */
         train_say(record, LOG_INFO, "Loading pretrained weights from: %s", request->weight_path);
         return true;
@@ -132,7 +137,7 @@ bool train_weights_load(struct task *task, const struct train_request *request, 
     for (; *files; files++) {
         struct err reason;
 
-        if (load_file(*files, record, net, &reason))
+        if (load_file(*files, true, record, net, &reason))
             return true;
         train_say(record, LOG_WARNING, tr("无法使用预训练权重: %s", "cannot use these pretrained weights: %s"),
                   reason.message);

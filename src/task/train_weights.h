@@ -9,8 +9,9 @@
 #include "task/task.h"
 #include "task/train_record.h"
 
-/* Loads request->weight_path (any fault of it is an error), or with `pretrained` the first usable ImageNet weights;
- * says what it took, and clearly when it found none. A last layer for other classes is left random. */
+/* Loads request->weight_path, where any fault is an error, a last layer for other classes too; or with `pretrained` the
+ * first usable ImageNet weights, whose last layer is left random when it is for other classes. Says what it took, and
+ * clearly when it found none. */
 bool train_weights_load(struct task *task, const struct train_request *request, struct train_record *record,
                         struct net *net, struct err *err);
 

@@ -311,11 +311,12 @@ class Weights(TrainTest):
                                           "resnet18 loaded onto device: cpu"])
         self.assert_started_from(weights)
 
-    def test_head_of_another_size_is_replaced(self):
-        weights = self.save_model(self.path("w.pth"), 11)
-        _, end = self.run_training({"weight_path": self.path("w.pth"), "num_epochs": 1, "learning_rate": 1e-12})
-        self.assertEqual(end["status"], "completed")
-        self.assert_started_from(weights, but=("fc.",))
+    def test_head_of_another_size_is_refused(self):
+        self.save_model(self.path("w.pth"), 11)
+        _, end = self.run_training({"weight_path": self.path("w.pth"), "pretrained": True})
+        self.assertEqual(end["status"], "failed")
+        for part in ("weight_path", self.path("w.pth"), "fc.weight", "11x512", "3x512", "num_classes"):
+            self.assertIn(part, end["error"])
 
     def test_pretrained_found(self):
         os.mkdir(self.path("weights"))

@@ -83,6 +83,10 @@ struct backend {
     /* (optional) Bytes in use on the device, by anybody, and what there are. */
     bool (*memory)(struct stream *stream, uint64_t *used, uint64_t *total, struct err *err);
 
+    /* (optional) Host memory from which the device copies by itself, for the next write of an INPUT of that many bytes;
+     * waits until what was in it has left. */
+    bool (*input_buffer)(struct stream *stream, size_t bytes, void **ret, struct err *err);
+
     bool half_precision; /* BF16 activations and gradients (precision.h) */
 
     /* Activations of at least so many bytes are rather made again in the backward than kept (recompute.h): where memory

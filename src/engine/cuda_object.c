@@ -41,6 +41,7 @@ bool cuda_object_load(struct err *err)
     cuda_backend.replay = object->backend.replay;
     cuda_backend.forget = object->backend.forget;
     cuda_backend.memory = object->backend.memory;
+    cuda_backend.input_buffer = object->backend.input_buffer;
     cuda_backend.stream_open = object->backend.stream_open;
     loaded = true;
     return true;

@@ -190,6 +190,7 @@ struct net *net_free(struct net *net)
         net->backend->free(net->stream, net->arena);
         net->backend->stream_close(net->stream);
     }
+    free(net->input);
     free(net);
     return NULL;
 }
@@ -231,6 +232,22 @@ bool net_logits(struct net *net, const uint8_t *images, int n, float *logits, st
     graph = plan_graph(plan);
     return net->backend->write(net->stream, &graph->tensors[graph->input], images, err) && plan_run(plan, err) &&
            net->backend->read(net->stream, &graph->tensors[graph->logits], logits, err);
+}
+
+bool net_input_buffer(struct net *net, uint8_t **ret, struct err *err)
+{
+    const struct net_config *config = &net->config;
+    size_t bytes = (size_t)config->batch_size * (size_t)config->image_size * (size_t)config->image_size * 3;
+    void *buffer = net->input;
+
+    if (net->backend->input_buffer) {
+        if (!net->backend->input_buffer(net->stream, bytes, &buffer, err))
+            return false;
+    } else if (!buffer && !(buffer = net->input = malloc(bytes))) {
+        return err_set(err, ERR_MEMORY, "no memory for a batch of %d images", config->batch_size);
+    }
+    *ret = buffer;
+    return true;
 }
 
 /* The COUNTER tensor of this name in the training plan of a full batch. */

@@ -85,6 +85,11 @@ bool net_train(struct net *net, const uint8_t *images, const int32_t *labels, in
 /* Logits (n, num_classes) in evaluation mode. */
 bool net_logits(struct net *net, const uint8_t *images, int n, float *logits, struct err *err);
 
+/* Where the images of the next net_train() or net_logits() may be written, (batch_size, image_size, image_size, 3), by
+ * any thread; handed over, they need no further copy on the host. Waits until those of an earlier call have left it.
+ * Good for one call. */
+bool net_input_buffer(struct net *net, uint8_t **ret, struct err *err);
+
 /* Reads and clears the sums of net_train(). Waits for the device. */
 bool net_stats(struct net *net, struct net_stats *ret, struct err *err);
 

@@ -25,6 +25,7 @@ struct net {
     uint64_t clock;
     void *arena;
     size_t arena_bytes;
+    uint8_t *input; /* net_input_buffer() where the backend has none */
     struct net_memory memory;
     bool has_weights; /* drawn or loaded; drawing waits until they are needed, since most nets get theirs by net_load()
                        */

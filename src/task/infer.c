@@ -32,7 +32,7 @@ struct inference {
     struct recordings *recordings; /* its raw files */
     struct net *net;
 
-    uint8_t *images;   /* (batch_size, image_size, image_size, 3) */
+    uint8_t *images;   /* (batch_size, image_size, image_size, 3), the net's, new for each batch */
     size_t *indices;   /* (batch_size) of the batch's pictures in the source */
     float *logits;     /* (batch_size, num_classes) */
     size_t *per_class; /* (num_classes) pictures predicted so */
@@ -55,19 +55,18 @@ static void say_header(struct inference *inf)
 /* Reading pictures begins here, before the net is there, so that the first batch does not wait. */
 static bool open_batch(struct inference *inf, struct err *err)
 {
-    size_t count = inf->total, image = (size_t)inf->cfg->image_size * (size_t)inf->cfg->image_size * 3;
+    size_t count = inf->total;
     int wanted = inf->request->batch_size ? (int)inf->request->batch_size : INFER_BATCH;
     size_t classes = (size_t)inf->cfg->num_classes;
     struct pictures_config config = {.image_size = inf->cfg->image_size, .threads = inf->task->threads};
 
     inf->batch_size = count < (size_t)wanted ? (int)count : wanted;
     config.batch_size = inf->batch_size;
-    inf->images = calloc((size_t)inf->batch_size, image);
     inf->indices = calloc((size_t)inf->batch_size, sizeof *inf->indices);
     inf->logits = calloc((size_t)inf->batch_size, classes * sizeof *inf->logits);
     inf->per_class = calloc(classes, sizeof *inf->per_class);
     inf->predictions = calloc(count, sizeof *inf->predictions);
-    if (!inf->images || !inf->indices || !inf->logits || !inf->per_class || !inf->predictions)
+    if (!inf->indices || !inf->logits || !inf->per_class || !inf->predictions)
         return err_set(err, ERR_MEMORY, "out of memory for %zu pictures in batches of %d", count, inf->batch_size);
     return inf->source.picture_count == 0 ||
            pictures_open(inf->source.pictures, inf->source.picture_count, &config, &inf->pictures, err);
@@ -165,7 +164,7 @@ static bool classify_pictures(struct inference *inf, struct err *err)
 
     if (!inf->pictures)
         return true;
-    while (go_on(inf, err)) {
+    while (go_on(inf, err) && net_input_buffer(inf->net, &inf->images, err)) {
         if ((n = next_batch(inf)) == 0)
             return pictures_finish(inf->pictures, err);
         if (!net_logits(inf->net, inf->images, n, inf->logits, err) || !pictures_check(inf->pictures, err))
@@ -199,8 +198,11 @@ static bool classify_frames(struct inference *inf, struct err *err)
     char text[512];
 
     for (;;) {
-        int n = next_frames(inf, frames);
+        int n;
 
+        if (!net_input_buffer(inf->net, &inf->images, err))
+            return false;
+        n = next_frames(inf, frames);
         if (!go_on(inf, err))
             return false;
         if (n == 0)
@@ -286,7 +288,6 @@ bool infer_run(struct task *task, const void *request, struct err *err)
     recordings_free(inf.recordings);
     net_free(inf.net);
     model_cfg_free(inf.cfg);
-    free(inf.images);
     free(inf.indices);
     free(inf.logits);
     free(inf.per_class);

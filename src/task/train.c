@@ -216,12 +216,14 @@ static bool train_epoch(struct training *t, struct epoch_result *result, struct 
 {
     struct net_stats stats;
     struct batch batch;
+    uint8_t *images;
 
     if (!loader_start(t->train_loader, (uint64_t)result->epoch, err))
         return false;
     for (size_t done = 0;; done++) {
         report_progress(t, result->epoch, done, 0);
-        if (!check_cancelled(t, err) || !loader_next(t->train_loader, NULL, &batch, err))
+        if (!check_cancelled(t, err) || !net_input_buffer(t->net, &images, err) ||
+            !loader_next(t->train_loader, images, &batch, err))
             return false;
         if (batch.count == 0)
             break;
@@ -239,12 +241,14 @@ static bool validate(struct training *t, struct epoch_result *result, struct err
 {
     size_t classes = (size_t)t->request->num_classes, n = 0;
     struct batch batch;
+    uint8_t *images;
 
     if (!loader_start(t->val_loader, (uint64_t)result->epoch, err))
         return false;
     for (size_t done = 0;; done++) {
         report_progress(t, result->epoch, loader_batches(t->train_loader), done);
-        if (!check_cancelled(t, err) || !loader_next(t->val_loader, NULL, &batch, err))
+        if (!check_cancelled(t, err) || !net_input_buffer(t->net, &images, err) ||
+            !loader_next(t->val_loader, images, &batch, err))
             return false;
         if (batch.count == 0)
             break;

@@ -50,16 +50,17 @@ static bool epoch(struct run *run, uint64_t number, struct err *err)
     double started = clock_seconds(), seconds;
     struct net_stats stats = {0};
     struct batch batch;
-    size_t images = 0;
+    uint8_t *images = NULL;
+    size_t count = 0;
 
     if (!loader_start(run->loader, number, err))
         return false;
     for (;;) {
-        if (!loader_next(run->loader, NULL, &batch, err))
+        if ((run->net && !net_input_buffer(run->net, &images, err)) || !loader_next(run->loader, images, &batch, err))
             return false;
         if (batch.count == 0)
             break;
-        images += (size_t)batch.count;
+        count += (size_t)batch.count;
         if (run->net && !net_train(run->net, batch.images, batch.labels, batch.count, err))
             return false;
     }
@@ -67,7 +68,7 @@ static bool epoch(struct run *run, uint64_t number, struct err *err)
         return false;
     seconds = clock_seconds() - started;
     printf("{\"epoch\": %d, \"images\": %zu, \"seconds\": %.4f, \"images_per_s\": %.1f, \"loss\": %.4f}\n", (int)number,
-           images, seconds, (double)images / seconds, stats.batches ? stats.loss_sum / (double)stats.batches : 0.0);
+           count, seconds, (double)count / seconds, stats.batches ? stats.loss_sum / (double)stats.batches : 0.0);
     fflush(stdout);
     return true;
 }

@@ -243,6 +243,27 @@ static void test_every_batch_size(void **state)
     net_free(net);
 }
 
+/* Images written to the net's own buffer give what images anywhere else give. */
+static void test_input_buffer(void **state)
+{
+    struct net_config config = config_for(NET_INFER, "cpu");
+    struct net *net = open_net(&config);
+    float expected[BATCH * CLASSES], found[BATCH * CLASSES];
+    struct err err;
+
+    (void)state;
+    for (int n = BATCH; n >= 1; n--) {
+        uint8_t *buffer;
+
+        logits(net, n, expected);
+        assert_true(net_input_buffer(net, &buffer, &err));
+        memcpy(buffer, images(), (size_t)n * SIZE * SIZE * 3);
+        assert_true(net_logits(net, buffer, n, found, &err));
+        assert_memory_equal(found, expected, (size_t)n * CLASSES * sizeof *found);
+    }
+    net_free(net);
+}
+
 static void test_bad_calls_are_errors(void **state)
 {
     struct net_config config = config_for(NET_TRAIN, "cpu");
@@ -325,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_same_seed_same_bits),
         cmocka_unit_test(test_evaluation_between_steps),
         cmocka_unit_test(test_every_batch_size),
+        cmocka_unit_test(test_input_buffer),
         cmocka_unit_test(test_bad_calls_are_errors),
         cmocka_unit_test(test_loading_is_strict),
     };

@@ -77,6 +77,7 @@ const struct cuda_object rfuav_cuda_object = {
             .replay = stream_replay,
             .forget = stream_forget,
             .memory = stream_memory,
+            .input_buffer = staging_buffer,
             .half_precision = true,
         },
 };

@@ -1,10 +1,12 @@
-/* staging.c - the way of inputs to the device: host bytes to pinned memory, from there to device memory on a queue of
+/* staging.c - the way of inputs to the device: host bytes in pinned memory, from there to device memory on a queue of
  * its own while the step before still computes, and at last to the tensor, in the order of the steps. INPUT_BUFFERS
- * take turns. */
+ * take turns, for images and for labels each. Who fills the next pinned buffer itself saves a copy on the host. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/cuda/stream.h"
+
+enum { SMALL_BYTES = 64 << 10 };
 
 struct staging_buffer {
     void *pinned, *device;
@@ -12,10 +14,14 @@ struct staging_buffer {
     cudaEvent_t arrived, taken; /* on the device; by the tensor */
 };
 
-struct staging {
-    cudaStream_t queue;
+struct lane {
     struct staging_buffer buffers[INPUT_BUFFERS];
     int next;
+};
+
+struct staging {
+    cudaStream_t queue;
+    struct lane large, small; /* small: labels */
 };
 
 static void release_buffer(struct staging_buffer *b)
@@ -26,34 +32,53 @@ static void release_buffer(struct staging_buffer *b)
     b->bytes = 0;
 }
 
+static void release_lane(struct lane *lane)
+{
+    for (int i = 0; i < INPUT_BUFFERS; i++) {
+        struct staging_buffer *b = &lane->buffers[i];
+
+        release_buffer(b);
+        if (b->arrived)
+            cudaEventDestroy(b->arrived);
+        if (b->taken)
+            cudaEventDestroy(b->taken);
+    }
+}
+
 struct staging *staging_free(struct staging *staging)
 {
     if (!staging)
         return NULL;
-    for (int i = 0; i < INPUT_BUFFERS; i++) {
-        release_buffer(&staging->buffers[i]);
-        if (staging->buffers[i].arrived)
-            cudaEventDestroy(staging->buffers[i].arrived);
-        if (staging->buffers[i].taken)
-            cudaEventDestroy(staging->buffers[i].taken);
-    }
+    release_lane(&staging->large);
+    release_lane(&staging->small);
     if (staging->queue)
         cudaStreamDestroy(staging->queue);
     free(staging);
     return NULL;
 }
 
-static bool open_staging(struct stream *stream, struct err *err)
+static bool open_lane(struct lane *lane, struct err *err)
 {
-    struct staging *staging = calloc(1, sizeof *staging);
+    bool ok = true;
+
+    for (int i = 0; i < INPUT_BUFFERS && ok; i++)
+        ok = cuda_ok(cudaEventCreateWithFlags(&lane->buffers[i].arrived, cudaEventDisableTiming), "an event", err) &&
+             cuda_ok(cudaEventCreateWithFlags(&lane->buffers[i].taken, cudaEventDisableTiming), "an event", err);
+    return ok;
+}
+
+static bool need_staging(struct stream *stream, struct err *err)
+{
+    struct staging *staging;
     bool ok;
 
+    if (stream->staging)
+        return true;
+    staging = calloc(1, sizeof *staging);
     if (!staging)
         return err_set(err, ERR_MEMORY, "no memory for input buffers");
-    ok = cuda_ok(cudaStreamCreateWithFlags(&staging->queue, cudaStreamNonBlocking), "opening a stream", err);
-    for (int i = 0; i < INPUT_BUFFERS && ok; i++)
-        ok = cuda_ok(cudaEventCreateWithFlags(&staging->buffers[i].arrived, cudaEventDisableTiming), "an event", err) &&
-             cuda_ok(cudaEventCreateWithFlags(&staging->buffers[i].taken, cudaEventDisableTiming), "an event", err);
+    ok = cuda_ok(cudaStreamCreateWithFlags(&staging->queue, cudaStreamNonBlocking), "opening a stream", err) &&
+         open_lane(&staging->large, err) && open_lane(&staging->small, err);
     stream->staging = ok ? staging : staging_free(staging);
     return ok;
 }
@@ -72,19 +97,42 @@ static bool make_room(struct stream *stream, struct staging_buffer *b, size_t by
     return true;
 }
 
+/* The lane's next buffer, large enough, once what was in it has left the host. */
+static bool next_buffer(struct stream *stream, struct lane *lane, size_t bytes, struct staging_buffer **ret,
+                        struct err *err)
+{
+    *ret = &lane->buffers[lane->next];
+    return make_room(stream, *ret, bytes, err) &&
+           cuda_ok(cudaEventSynchronize((*ret)->arrived), "a copy to the GPU", err);
+}
+
+bool staging_buffer(struct stream *stream, size_t bytes, void **ret, struct err *err)
+{
+    struct staging_buffer *b;
+
+    if (!need_staging(stream, err) || !next_buffer(stream, &stream->staging->large, bytes, &b, err))
+        return false;
+    *ret = b->pinned;
+    return true;
+}
+
 bool staging_write(struct stream *stream, void *dst, const void *src, size_t bytes, struct err *err)
 {
     struct staging *staging;
     struct staging_buffer *b;
+    struct lane *lane;
+    bool there;
 
-    if (!stream->staging && !open_staging(stream, err))
+    if (!need_staging(stream, err))
         return false;
     staging = stream->staging;
-    b = &staging->buffers[staging->next];
-    staging->next = (staging->next + 1) % INPUT_BUFFERS;
-    if (!make_room(stream, b, bytes, err) || !cuda_ok(cudaEventSynchronize(b->arrived), "a copy to the GPU", err))
+    there = src == staging->large.buffers[staging->large.next].pinned;
+    lane = there || bytes > SMALL_BYTES ? &staging->large : &staging->small;
+    if (!next_buffer(stream, lane, bytes, &b, err))
         return false;
-    memcpy(b->pinned, src, bytes);
+    lane->next = (lane->next + 1) % INPUT_BUFFERS;
+    if (!there)
+        memcpy(b->pinned, src, bytes);
     return cuda_ok(cudaStreamWaitEvent(staging->queue, b->taken, 0), "a copy to the GPU", err) &&
            cuda_ok(cudaMemcpyAsync(b->device, b->pinned, bytes, cudaMemcpyHostToDevice, staging->queue),
                    "a copy to the GPU", err) &&

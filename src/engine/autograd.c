@@ -188,6 +188,16 @@ static void activation_backward(struct autograd *ad, const struct op *op, tensor
     arrive(ad, op->inputs[0], dy);
 }
 
+static void scale_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
+{
+    tensor_id outputs[] = {new_gradient(ad, op->inputs[0]), new_gradient(ad, op->inputs[1])};
+
+    (void)dy2;
+    graph_op(ad->graph, OP_SCALE_BACKWARD, &op->attrs, 3, (tensor_id[]){dy, op->inputs[0], op->inputs[1]}, 2, outputs);
+    arrive(ad, op->inputs[0], outputs[0]);
+    arrive(ad, op->inputs[1], outputs[1]);
+}
+
 static void dropout_backward(struct autograd *ad, const struct op *op, tensor_id dy, tensor_id dy2)
 {
     (void)dy2;
@@ -316,6 +326,7 @@ static backward_rule *const rules[OP_COUNT] = {
     [OP_POSITION_BIAS] = position_bias_backward,
     [OP_WINDOW_ATTENTION] = window_attention_backward,
     [OP_PATCH_MERGE] = patch_merge_backward,
+    [OP_SCALE] = scale_backward,
     [OP_DROPOUT] = dropout_backward,
 };
 

@@ -29,6 +29,7 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
                         int n, bool training)
 {
     const int64_t shape[] = {n, config->image_size, config->image_size, 3};
+    const void *size = config->torchvision_head && model->torchvision_size ? model->torchvision_size : model->size;
     struct graph *graph = graph_new(training);
     tensor_id logits;
 
@@ -37,7 +38,7 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
     graph->seed = config->seed;
     graph->no_dropout = config->no_dropout;
     graph->input = graph_tensor(graph, TENSOR_INPUT, DTYPE_U8, 4, shape, "images");
-    logits = model->build(graph, model->size, nn_image(graph, graph->input), config->num_classes);
+    logits = model->build(graph, size, nn_image(graph, graph->input), config->num_classes);
     graph->logits = logits;
     if (training)
         nn_cross_entropy(graph, logits);

@@ -26,6 +26,7 @@ struct net_config {
     bool load_follows;                       /* net_load() comes next: only the last layer's weights are drawn */
     double learning_rate;                    /* Adam, betas 0.9 0.999, eps 1e-8, no weight decay */
     bool keep_inputs;                        /* for net_repeat() */
+    bool torchvision_head;                   /* last layers as torchvision has them: net_has_torchvision_head() */
     bool no_dropout;                         /* dropout and stochastic depth do nothing: for comparisons */
 };
 
@@ -70,6 +71,10 @@ int net_largest_batch(const struct net_config *config, uint64_t bytes);
 /* Builds, plans and allocates; weights are initialised as torchvision does, from config->seed. */
 bool net_open(const struct net_config *config, struct net **ret, struct err *err);
 struct net *net_free(struct net *net);
+
+/* Are these weights of the model with torchvision's own last layers, where the service gives it others (MobileNet v3)?
+ * Then they load into a net with config.torchvision_head. */
+bool net_has_torchvision_head(const char *model, const struct state_dict *dict);
 
 /* Takes weights. Strict: a missing, extra or misshapen name is an error that names it. With skip_head a last layer of
  * another size is left as it is (fine-tuning from ImageNet) and *skipped tells so. Optimizer state is reset. */

@@ -195,6 +195,14 @@ static bool check_extra(const struct net *net, const struct graph *graph, const 
     return ok;
 }
 
+bool net_has_torchvision_head(const char *model, const struct state_dict *dict)
+{
+    const struct model *found = model_find(model);
+    const struct named_tensor *probe = found && found->probe ? state_dict_find(dict, found->probe) : NULL;
+
+    return probe && probe->rank > 0 && probe->shape[0] == found->probe_rows;
+}
+
 static bool write_weight(struct net *net, const struct tensor *tensor, const struct named_tensor *named, void *buffer,
                          struct err *err)
 {

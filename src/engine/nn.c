@@ -191,6 +191,17 @@ tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b)
     return elementwise(graph, OP_ADD, NULL, 2, (tensor_id[]){a, b});
 }
 
+tensor_id nn_scale(struct graph *graph, tensor_id x, tensor_id s)
+{
+    const struct tensor *image = &graph->tensors[x], *factors = &graph->tensors[s];
+
+    if (!has_rank(graph, "scale", x, 4) || !has_rank(graph, "scale", s, 2))
+        return 0;
+    if (image->shape[0] != factors->shape[0] || image->shape[3] != factors->shape[1])
+        graph_fail(graph, ERR_BUG, "%sscale: shapes do not match", graph->scope);
+    return elementwise(graph, OP_SCALE, NULL, 2, (tensor_id[]){x, s});
+}
+
 static tensor_id dropout(struct graph *graph, tensor_id x, double p, bool rows)
 {
     struct op_attrs attrs = {.p = (float)p, .rows = rows, .seed = graph->seed};

@@ -41,6 +41,7 @@ tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, doub
 
 tensor_id nn_relu(struct graph *graph, tensor_id x);
 tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b);
+tensor_id nn_scale(struct graph *graph, tensor_id x, tensor_id s); /* x (N,H,W,C), s (N,C): x s */
 tensor_id nn_max_pool(struct graph *graph, tensor_id x, int kernel, int stride, int padding);
 tensor_id nn_global_avg_pool(struct graph *graph, tensor_id x); /* (N,H,W,C) -> (N,C) */
 

@@ -45,6 +45,10 @@
  * ADD: a, b -> y
  *     y = act(a + b)
  *
+ * SCALE: x (N,H,W,C), s (N,C) -> y
+ * SCALE_BACKWARD: dy, x, s -> dx, ds
+ *     y = x s: every channel of every image has a factor of its own (squeeze and excitation).
+ *
  * DROPOUT: x, step I64 (), residual? -> y
  * DROPOUT_BACKWARD: dy, step -> dx
  *     y = x m / (1 - p) + residual with m 0 or 1, each number's own, or with attrs.rows each image's (one for an index
@@ -139,6 +143,8 @@
     X(ACTIVATION, 1, 1, 1 << 0, 0)                                                                                     \
     X(ACTIVATION_BACKWARD, 2, 1, 1 << 0, 0)                                                                            \
     X(ADD, 2, 1, 1 << 0 | 1 << 1, 0)                                                                                   \
+    X(SCALE, 2, 1, 1 << 0, 0)                                                                                          \
+    X(SCALE_BACKWARD, 3, 2, 1 << 0, 0)                                                                                 \
     X(DROPOUT, 3, 1, 1 << 0 | 1 << 2, 0)                                                                               \
     X(DROPOUT_BACKWARD, 2, 1, 1 << 0, 0)                                                                               \
     X(MAX_POOL, 1, 2, 0, 0)                                                                                            \

@@ -208,8 +208,10 @@ uint64_t train_memory(const void *request, const char *backend, uint64_t availab
 uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)
 {
     const struct infer_request *infer = request;
-    struct net_config config = {
-        .mode = NET_INFER, .precision = precision_on(infer->precision, backend), .backend = backend};
+    struct net_config config = {.mode = NET_INFER,
+                                .precision = precision_on(infer->precision, backend),
+                                .backend = backend,
+                                .torchvision_head = true}; /* the larger one, since the file is not read yet */
     struct model_cfg *cfg = NULL;
     uint64_t total, raw = 0;
     struct err err;

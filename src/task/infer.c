@@ -98,6 +98,7 @@ static bool open_net(struct inference *inf, struct err *err)
 
     if (!checkpoint_read(inf->request->weight_path, &weights, err))
         return false;
+    config.torchvision_head = net_has_torchvision_head(config.model, weights);
     ok = net_open(&config, &inf->net, err) &&
          (net_load(inf->net, weights, false, &skipped, err) || err_prefix(err, "%s", inf->request->weight_path));
     state_dict_free(weights);

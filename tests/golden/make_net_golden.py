@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """Writes net_<model>.txt: what torchvision's networks compute, in double precision, from weights and images that are
-given by formulas, so that files stay small. test_net_golden.c has the same formulas.
+given by formulas, so that files stay small; and the names and shapes of their state_dict as a count and a hash.
+test_net_golden.c has the same formulas.
 
-    tests/golden/make_net_golden.py        (Debian: python3-torch python3-torchvision)
+    tests/golden/make_net_golden.py [MODEL...]        (Debian: python3-torch python3-torchvision)
 """
 import os
+import sys
 
 import numpy
 import torch
@@ -12,14 +14,21 @@ import torchvision
 
 CLASSES, SIZE = 5, 64
 LOGITS_BATCH, TRAIN_BATCH, STEPS, LEARNING_RATE = 2, 4, 10, 1e-4
-TRAINED = ("resnet18", "resnet50")
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v3_large", "mobilenet_v3_small")
+TRAINED = ("resnet18", "resnet50", "mobilenet_v3_large", "mobilenet_v3_small")
+
+
+def hash64(text):
+    """FNV-1a"""
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value
 
 
 def noise(name, count):
     """count numbers in [-1, 1): splitmix64 of FNV-1a(name) + i."""
-    seed = 0xCBF29CE484222325
-    for byte in name.encode():
-        seed = (seed ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    seed = hash64(name)
     with numpy.errstate(over="ignore"):
         z = numpy.uint64(seed) + numpy.arange(count, dtype=numpy.uint64) * numpy.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
@@ -57,8 +66,27 @@ def images(n):
     return torch.from_numpy(values / 255).permute(0, 3, 1, 2).contiguous()
 
 
-def build(name):
-    model = getattr(torchvision.models, name)(num_classes=CLASSES).double()
+def keys(model):
+    """The state_dict's names and shapes, in order."""
+    text = "".join("%s %s\n" % (key, "x".join(map(str, value.shape))) for key, value in model.state_dict().items())
+    return "%d %d %d" % (len(model.state_dict()), hash64(text) >> 32, hash64(text) & 0xFFFFFFFF)
+
+
+def service_head(name, model):
+    """The last layers that the service gives a network instead of torchvision's."""
+    if name.startswith("mobilenet_v3"):
+        nn = torch.nn
+        model.classifier = nn.Sequential(nn.Linear(model.classifier[0].in_features, 512), nn.ReLU(), nn.Dropout(0.2),
+                                         nn.Linear(512, CLASSES))
+    return model
+
+
+def build(name, own_head=False):
+    model = getattr(torchvision.models, name)(num_classes=CLASSES)
+    model = (model if own_head else service_head(name, model)).double()
+    for module in model.modules():  # random ops off
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     state = {key: torch.from_numpy(numpy.asarray(weight(key, tuple(value.shape)))).to(value.dtype)
              for key, value in model.state_dict().items()}
     model.load_state_dict(state)
@@ -71,11 +99,15 @@ def numbers(values):
 
 def main():
     folder = os.path.dirname(os.path.abspath(__file__))
-    for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
-        lines = []
+    for name in sys.argv[1:] or MODELS:
         model = build(name).eval()
+        lines = ["keys " + keys(model)]
         with torch.no_grad():
             lines.append("logits " + numbers(model(images(LOGITS_BATCH)).flatten()))
+            if name.startswith("mobilenet_v3"):
+                model = build(name, own_head=True).eval()
+                lines.append("torchvision keys " + keys(model))
+                lines.append("torchvision logits " + numbers(model(images(LOGITS_BATCH)).flatten()))
         if name in TRAINED:
             model = build(name).train()
             labels = torch.arange(TRAIN_BATCH) * 2 % CLASSES
@@ -91,9 +123,8 @@ def main():
                 optimizer.step()
             lines += ["losses " + numbers(losses)] + norms
             buffers = dict(model.named_buffers())
-            lines += ["buffer %s %.9g" % (key, buffers[key].double().norm().item())
-                      for key in ("bn1.running_mean", "bn1.running_var", "layer4.1.bn2.running_var",
-                                  "layer4.1.bn2.num_batches_tracked")]
+            chosen = list(buffers)[:3] + list(buffers)[-3:]
+            lines += ["buffer %s %.9g" % (key, buffers[key].double().norm().item()) for key in chosen]
         with open(os.path.join(folder, "net_%s.txt" % name), "w") as out:
             out.write("\n".join(lines) + "\n")
 

@@ -52,7 +52,7 @@ static void test_logits_cuda(void **state)
 {
     (void)state;
     for (const char *const *model = net_models(); *model; model++)
-        check_logits(*model, "cuda");
+        check_logits(*model, "cuda", false);
 }
 
 static void test_training_cuda(void **state)

@@ -133,6 +133,28 @@ static inline tensor_id build_activation(struct graph *graph, const struct op_ca
     return case_activation(graph, c, case_image(graph, c));
 }
 
+static inline tensor_id build_scale(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_relu(graph, case_image(graph, c));
+
+    return nn_scale(graph, x, case_input(graph, 2, (int64_t[]){c->n, c->c}));
+}
+
+/* Squeeze and excitation after a depthwise convolution: of the middle of MobileNet's blocks. */
+static inline tensor_id build_squeeze(struct graph *graph, const struct op_case *c)
+{
+    const struct conv2d depthwise = {
+        .channels = c->c, .kernel = c->kernel[0], .stride = c->stride[0], .padding = c->padding[0], .groups = c->c};
+    tensor_id x = nn_conv2d(graph, "0", case_image(graph, c), depthwise), s;
+
+    x = nn_activation(graph, ACTIVATION_HARDSWISH, nn_batch_norm_with(graph, "1", x, 0.001f, 0.01f));
+    s = nn_global_avg_pool(graph, x);
+    s = nn_relu(graph, nn_linear(graph, "fc1", s, (struct linear){.features = 8, .pixel = true}));
+    s = nn_linear(graph, "fc2", s, (struct linear){.features = c->c, .pixel = true});
+    x = nn_scale(graph, x, nn_activation(graph, ACTIVATION_HARDSIGMOID, s));
+    return nn_conv2d(graph, "2", x, (struct conv2d){.channels = c->out, .kernel = 1, .bias = true});
+}
+
 /* Two of them, so that their running numbers differ. */
 static inline tensor_id build_dropout(struct graph *graph, const struct op_case *c)
 {
@@ -380,6 +402,11 @@ static inline tensor_id build_bottleneck(struct graph *graph, const struct op_ca
         "position bias " #middle_ " heads " #heads_ " window " #window_ " " #flags_, build_position_bias, 0, 0, 0,     \
             middle_, 0, {window_, window_}, {0}, {0}, heads_, flags_                                                   \
     }
+#define SQUEEZE(n_, h_, w_, c_, o_, kernel_, stride_, flags_)                                                          \
+    {                                                                                                                  \
+        "squeeze " #n_ "x" #h_ "x" #w_ "x" #c_ " kernel " #kernel_ " " #flags_, build_squeeze, n_, h_, w_, c_, o_,     \
+            {kernel_, kernel_}, {stride_, stride_}, {kernel_ / 2, kernel_ / 2}, 1, flags_                              \
+    }
 #define PLAIN(build_, n_, h_, w_, c_, o_, flags_)                                                                      \
     {                                                                                                                  \
 #build_ " " #n_ "x" #h_ "x" #w_ "x" #c_ "->" #o_ " " #flags_, build_, n_, h_, w_, c_, o_,                      \
@@ -446,6 +473,13 @@ static const struct op_case op_cases[] = {
     PLAIN(build_activation, 1, 5, 3, 24, 0, CASE_HARDSIGMOID),
     PLAIN(build_activation, 2, 5, 3, 7, 0, CASE_GELU),
     PLAIN(build_activation, 1, 4, 4, 64, 0, CASE_GELU),
+    PLAIN(build_scale, 3, 5, 3, 7, 0, 0),
+    PLAIN(build_scale, 2, 4, 4, 16, 0, 0),
+    PLAIN(build_scale, 2, 3, 5, 24, 0, CASE_INFER),
+    SQUEEZE(3, 9, 8, 24, 16, 3, 1, 0),
+    SQUEEZE(2, 9, 11, 16, 24, 5, 2, 0),
+    SQUEEZE(1, 7, 7, 72, 40, 5, 1, CASE_INFER),
+    SQUEEZE(2, 14, 13, 40, 8, 3, 2, CASE_INFER),
     PLAIN(build_dropout, 3, 5, 3, 7, 0, 0),
     PLAIN(build_dropout, 2, 4, 4, 16, 0, CASE_RESIDUAL),
     PLAIN(build_dropout, 6, 3, 5, 16, 0, CASE_ROWS),

@@ -33,6 +33,8 @@ static const struct kernel kernels[OP_COUNT] = {
                                 .run = cpu_activation_backward,
                                 .release = cpu_pair_release},
     [OP_ADD] = {.prepare = cpu_pair_prepare, .run = cpu_add, .release = cpu_pair_release},
+    [OP_SCALE] = {.run = ref_scale, .plain = true},
+    [OP_SCALE_BACKWARD] = {.run = ref_scale_backward, .plain = true},
     [OP_DROPOUT] = {.run = ref_dropout, .plain = true},
     [OP_DROPOUT_BACKWARD] = {.run = ref_dropout_backward, .plain = true},
     [OP_MAX_POOL] = {.prepare = cpu_max_pool_prepare, .run = cpu_max_pool, .release = cpu_pool_release},

@@ -5,11 +5,25 @@
 
 #define RESNET(model)                                                                                                  \
     {                                                                                                                  \
-#model, "ResNet", "fc", 1, 0, resnet_build, &(model)                                                           \
+        .name = #model, .class_name = "ResNet", .head = "fc", .min_image_size = 1, .build = resnet_build,              \
+        .size = &(model)                                                                                               \
+    }
+
+#define MOBILENET_V3(model, features)                                                                                  \
+    {                                                                                                                  \
+        .name = #model, .class_name = "MobileNetV3", .head = "classifier", .min_image_size = 1,                        \
+        .build = mobilenet_v3_build, .size = &(model), .torchvision_size = &model##_torchvision,                       \
+        .probe = "classifier.0.weight", .probe_rows = features                                                         \
     }
 
 static const struct model models[] = {
-    RESNET(resnet18), RESNET(resnet34), RESNET(resnet50), RESNET(resnet101), RESNET(resnet152),
+    RESNET(resnet18),
+    RESNET(resnet34),
+    RESNET(resnet50),
+    RESNET(resnet101),
+    RESNET(resnet152),
+    MOBILENET_V3(mobilenet_v3_large, 1280),
+    MOBILENET_V3(mobilenet_v3_small, 1024),
 };
 
 enum { MODELS = sizeof models / sizeof *models };

@@ -55,6 +55,43 @@ bool ref_add(struct stream *stream, const struct graph *graph, const struct op *
     return true;
 }
 
+bool ref_scale(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, 0);
+    const float *s = ref_f32(op_input(graph, op, 1));
+    float *y = ref_f32(op_output(graph, op, 0));
+    int64_t c = x->shape[3], plane = x->shape[1] * x->shape[2];
+
+    (void)stream, (void)err;
+    for (int64_t i = 0; i < tensor_elements(x); i++)
+        y[i] = ref_f32(x)[i] * s[i / c / plane * c + i % c];
+    return true;
+}
+
+bool ref_scale_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, 1);
+    const float *dy = ref_f32(op_input(graph, op, 0)), *s = ref_f32(op_input(graph, op, 2));
+    float *dx = ref_f32(op_output(graph, op, 0)), *ds = ref_f32(op_output(graph, op, 1));
+    int64_t c = x->shape[3], plane = x->shape[1] * x->shape[2];
+
+    (void)stream, (void)err;
+    for (int64_t n = 0; n < x->shape[0]; n++)
+        for (int64_t k = 0; k < c; k++) {
+            double sum = 0;
+
+            for (int64_t i = 0; i < plane; i++) {
+                int64_t at = (n * plane + i) * c + k;
+                float d = dy[at]; /* dx may be dy */
+
+                sum += (double)d * ref_f32(x)[at];
+                dx[at] = d * s[n * c + k];
+            }
+            ds[n * c + k] = (float)sum;
+        }
+    return true;
+}
+
 /* y = x m / (1 - p) + residual */
 static void drop(const struct graph *graph, const struct op *op, const float *residual)
 {

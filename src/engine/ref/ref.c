@@ -107,6 +107,8 @@ const struct kernel ref_kernels[OP_COUNT] = {
     [OP_ACTIVATION] = {.run = ref_activation, .plain = true},
     [OP_ACTIVATION_BACKWARD] = {.run = ref_activation_backward, .plain = true},
     [OP_ADD] = {.run = ref_add, .plain = true},
+    [OP_SCALE] = {.run = ref_scale, .plain = true},
+    [OP_SCALE_BACKWARD] = {.run = ref_scale_backward, .plain = true},
     [OP_DROPOUT] = {.run = ref_dropout, .plain = true},
     [OP_DROPOUT_BACKWARD] = {.run = ref_dropout_backward, .plain = true},
     [OP_MAX_POOL] = {.prepare = ref_max_pool_prepare, .run = ref_max_pool, .plain = true},

@@ -52,6 +52,8 @@ REF_KERNEL(image); /* elementwise.c */
 REF_KERNEL(activation);
 REF_KERNEL(activation_backward);
 REF_KERNEL(add);
+REF_KERNEL(scale);
+REF_KERNEL(scale_backward);
 REF_KERNEL(dropout);
 REF_KERNEL(dropout_backward);
 REF_KERNEL(reorder);

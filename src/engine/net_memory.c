@@ -26,12 +26,15 @@ bool net_check(const struct net_config *config, struct err *err)
         return err_set(err, ERR_INVALID, "num_classes is %d; possible are 1 to %d", config->num_classes, MAX_CLASSES);
     if (config->batch_size < 1 || config->batch_size > MAX_BATCH)
         return err_set(err, ERR_INVALID, "batch_size is %d; possible are 1 to %d", config->batch_size, MAX_BATCH);
-    if (model->image_size && config->image_size != model->image_size)
-        return err_set(err, ERR_INVALID, "image_size is %d; %s takes %d only", config->image_size, model->name,
-                       model->image_size);
     if (config->image_size < model->min_image_size || config->image_size > MAX_IMAGE_SIZE)
         return err_set(err, ERR_INVALID, "image_size is %d; possible with %s are %d to %d", config->image_size,
                        model->name, model->min_image_size, MAX_IMAGE_SIZE);
+    if (model->image_step && config->image_size % model->image_step) {
+        int below = config->image_size / model->image_step * model->image_step;
+
+        return err_set(err, ERR_INVALID, "image_size is %d; %s takes multiples of %d: %d or %d are the nearest",
+                       config->image_size, model->name, model->image_step, below, below + model->image_step);
+    }
     if (config->mode == NET_TRAIN && !(config->learning_rate > 0 && isfinite(config->learning_rate)))
         return err_set(err, ERR_INVALID, "learning_rate is %g; it must be above 0", config->learning_rate);
     return true;

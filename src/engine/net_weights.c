@@ -148,11 +148,27 @@ static void shape_text(char *text, size_t size, int rank, const int64_t *shape)
         length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? "x" : "", (long long)shape[i]);
 }
 
+/* The dictionary's tensor of this name, or of the one that it has in older files. */
+static const struct named_tensor *find_named(const struct net *net, const struct state_dict *dict, const char *name)
+{
+    const struct named_tensor *named = state_dict_find(dict, name);
+    char older[256];
+
+    for (const char *const *pair = net->model->renamed; !named && pair && *pair; pair += 2) {
+        const char *at = strstr(name, pair[0]);
+
+        if (at && snprintf(older, sizeof older, "%.*s%s%s", (int)(at - name), name, pair[1], at + strlen(pair[0])) <
+                      (int)sizeof older)
+            named = state_dict_find(dict, older);
+    }
+    return named;
+}
+
 /* The dictionary's tensor for one of ours; NULL for one that is left as it is. false: it does not fit. */
 static bool match(const struct net *net, const struct tensor *tensor, const struct state_dict *dict, bool skip_head,
                   const struct named_tensor **ret, bool *skipped, struct err *err)
 {
-    const struct named_tensor *named = state_dict_find(dict, tensor->name);
+    const struct named_tensor *named = find_named(net, dict, tensor->name);
     char have[128], want[128];
 
     *ret = NULL;
@@ -160,7 +176,7 @@ static bool match(const struct net *net, const struct tensor *tensor, const stru
         return true;
     if (!named)
         return err_set(err, ERR_INVALID, "the weights have no %s: they are not a %s", tensor->name, net->model->name);
-    if (!same_shape(tensor, named)) {
+    if (!same_shape(tensor, named) && !(net->model->fit && net->model->fit(named, tensor, NULL))) {
         if (skip_head && is_head(net, tensor)) {
             *skipped = true;
             return true;
@@ -183,8 +199,11 @@ static bool check_extra(const struct net *net, const struct graph *graph, const 
     bool ok = names;
     tensor_id t = 0;
 
-    while (ok && (tensor = next_weight(graph, &t)))
-        ok = state_dict_add(names, tensor->name, DTYPE_U8, 0, NULL, err);
+    while (ok && (tensor = next_weight(graph, &t))) {
+        const struct named_tensor *named = find_named(net, dict, tensor->name);
+
+        ok = state_dict_add(names, named ? named->name : tensor->name, DTYPE_U8, 0, NULL, err);
+    }
     for (size_t i = 0; ok && i < state_dict_count(dict); i++)
         if (!state_dict_find(names, state_dict_at(dict, i)->name))
             ok = err_set(err, ERR_INVALID, "the weights have %s, which a %s does not have",
@@ -206,7 +225,10 @@ bool net_has_torchvision_head(const char *model, const struct state_dict *dict)
 static bool write_weight(struct net *net, const struct tensor *tensor, const struct named_tensor *named, void *buffer,
                          struct err *err)
 {
-    if (tensor->dtype == DTYPE_I64)
+    if (!same_shape(tensor, named)) {
+        if (!net->model->fit(named, tensor, buffer))
+            return err_set(err, ERR_MEMORY, "no memory for another size of %s", tensor->name);
+    } else if (tensor->dtype == DTYPE_I64)
         named_tensor_to_i64(named, buffer);
     else
         named_tensor_to_f32(named, buffer);

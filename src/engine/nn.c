@@ -32,6 +32,11 @@ static struct init resolve(struct init init, int rank, const int64_t *shape)
     }
 }
 
+tensor_id nn_param(struct graph *graph, const char *name, int rank, const int64_t *shape, struct init init)
+{
+    return param(graph, name, rank, shape, rank < 2 ? init : resolve(init, rank, shape));
+}
+
 static tensor_id buffer(struct graph *graph, const char *name, enum dtype dtype, int rank, const int64_t *shape,
                         enum init_kind kind)
 {

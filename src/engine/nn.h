@@ -9,6 +9,9 @@
 /* (N,H,W,3) bytes -> (N,H,W,3) in [0,1]. */
 tensor_id nn_image(struct graph *graph, tensor_id x);
 
+/* A parameter alone; INIT_TORCH, KAIMING and XAVIER are for weights (O,I,…). */
+tensor_id nn_param(struct graph *graph, const char *name, int rank, const int64_t *shape, struct init init);
+
 /* A convolution with a square kernel. What is left 0: stride 1, one group, no bias. Weights begin with `weight`, which
  * is PyTorch's own INIT_TORCH when left 0; so is the bias's `bias_init`. */
 struct conv2d {
@@ -35,10 +38,10 @@ tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, struct l
 tensor_id nn_batch_norm_with(struct graph *graph, const char *name, tensor_id x, float eps, float momentum);
 tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x); /* eps 1e-5, momentum 0.1 */
 
-tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x);
 /* Over the last dimension; weight 1, bias 0. */
 tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps);
 
+tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x);
 tensor_id nn_relu(struct graph *graph, tensor_id x);
 tensor_id nn_add(struct graph *graph, tensor_id a, tensor_id b);
 tensor_id nn_scale(struct graph *graph, tensor_id x, tensor_id s); /* x (N,H,W,C), s (N,C): x s */
@@ -58,9 +61,8 @@ tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits);
  * four dimensions. */
 tensor_id nn_patches(struct graph *graph, tensor_id x, int size);
 
-/* A class token (zeros) in front of the tokens and a position embedding (normal, 0.02) on all. (N,L,C) -> (N,L+1,C).
- * The names are those of the two parameters. */
-tensor_id nn_tokens(struct graph *graph, const char *class_token, const char *pos_embedding, tensor_id x);
+/* A class token (1,1,C) in front of the tokens and a position embedding (1,L+1,C) on all. (N,L,C) -> (N,L+1,C). */
+tensor_id nn_tokens(struct graph *graph, tensor_id class_token, tensor_id pos_embedding, tensor_id x);
 tensor_id nn_first_token(struct graph *graph, tensor_id x); /* (N,L,C) -> (N,C) */
 
 /* torch.nn.MultiheadAttention as self attention, without its output projection: x (N,L,C) -> (N,L,C). Parameters

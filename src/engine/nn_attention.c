@@ -3,14 +3,6 @@
 
 #include "engine/nn.h"
 
-static tensor_id param(struct graph *graph, const char *name, int rank, const int64_t *shape, struct init init)
-{
-    tensor_id id = graph_tensor(graph, TENSOR_PARAM, DTYPE_F32, rank, shape, name);
-
-    graph->tensors[id].init = init;
-    return id;
-}
-
 /* Is x (N,L,C)? Otherwise the graph has failed. */
 static bool is_tokens(struct graph *graph, const char *what, tensor_id x)
 {
@@ -37,19 +29,22 @@ tensor_id nn_patches(struct graph *graph, tensor_id x, int size)
     return y;
 }
 
-tensor_id nn_tokens(struct graph *graph, const char *class_token, const char *pos_embedding, tensor_id x)
+tensor_id nn_tokens(struct graph *graph, tensor_id class_token, tensor_id pos_embedding, tensor_id x)
 {
     struct tensor in = graph->tensors[x];
-    tensor_id inputs[3] = {[TOKENS_X] = x}, y;
+    tensor_id y;
 
     if (!is_tokens(graph, "tokens", x))
         return 0;
-    inputs[TOKENS_CLASS] = param(graph, class_token, 3, (int64_t[]){1, 1, in.shape[2]}, (struct init){INIT_ZERO, 0});
-    inputs[TOKENS_POS] =
-        param(graph, pos_embedding, 3, (int64_t[]){1, in.shape[1] + 1, in.shape[2]}, (struct init){INIT_NORMAL, 0.02});
-    y = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 3, (int64_t[]){in.shape[0], in.shape[1] + 1, in.shape[2]},
-                     NULL);
-    graph_op(graph, OP_TOKENS, NULL, 3, inputs, 1, &y);
+    in.shape[1]++;
+    y = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 3, in.shape, NULL);
+    if (tensor_elements(&graph->tensors[class_token]) != in.shape[2] ||
+        tensor_elements(&graph->tensors[pos_embedding]) != in.shape[1] * in.shape[2]) {
+        graph_fail(graph, ERR_BUG, "%stokens: class token or position embedding do not match", graph->scope);
+        return 0;
+    }
+    graph_op(graph, OP_TOKENS, NULL, 3,
+             (tensor_id[]){[TOKENS_X] = x, [TOKENS_CLASS] = class_token, [TOKENS_POS] = pos_embedding}, 1, &y);
     return y;
 }
 
@@ -90,9 +85,9 @@ tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads)
 tensor_id nn_self_attention(struct graph *graph, tensor_id x, int heads)
 {
     int64_t channels = tensor_channels(&graph->tensors[x]), three = 3 * channels;
-    tensor_id weight = param(graph, "in_proj_weight", 2, (int64_t[]){three, channels},
-                             (struct init){INIT_UNIFORM, sqrt(6.0 / (double)(channels + three))});
-    tensor_id bias = param(graph, "in_proj_bias", 1, &three, (struct init){INIT_ZERO, 0});
+    tensor_id weight =
+        nn_param(graph, "in_proj_weight", 2, (int64_t[]){three, channels}, (struct init){INIT_XAVIER, 0});
+    tensor_id bias = nn_param(graph, "in_proj_bias", 1, &three, (struct init){INIT_ZERO, 0});
 
     return nn_attention_op(graph, nn_linear_op(graph, x, weight, bias), heads);
 }

@@ -220,7 +220,10 @@ static inline tensor_id build_patches(struct graph *graph, const struct op_case 
 
 static inline tensor_id build_tokens(struct graph *graph, const struct op_case *c)
 {
-    return nn_tokens(graph, "class_token", "pos_embedding", case_input(graph, 3, (int64_t[]){c->n, c->h, c->c}));
+    tensor_id class_token = case_param(graph, "class_token", 3, (int64_t[]){1, 1, c->c});
+    tensor_id pos = case_param(graph, "pos_embedding", 3, (int64_t[]){1, c->h + 1, c->c});
+
+    return nn_tokens(graph, class_token, pos, case_input(graph, 3, (int64_t[]){c->n, c->h, c->c}));
 }
 
 static inline tensor_id build_first_token(struct graph *graph, const struct op_case *c)
@@ -241,7 +244,9 @@ static inline tensor_id build_transformer(struct graph *graph, const struct op_c
     tensor_id weight = case_param(graph, "weight", 4, (int64_t[]){c->groups * 8, c->c, c->kernel[0], c->kernel[0]});
 
     x = nn_linear_op(graph, x, weight, case_param(graph, "bias", 1, (int64_t[]){c->groups * 8}));
-    x = nn_tokens(graph, "class_token", "pos_embedding", x);
+    x = nn_tokens(graph, case_param(graph, "class_token", 3, (int64_t[]){1, 1, c->groups * 8}),
+                  case_param(graph, "pos_embedding", 3, (int64_t[]){1, graph->tensors[x].shape[1] + 1, c->groups * 8}),
+                  x);
     y = nn_self_attention(graph, nn_layer_norm(graph, "ln", x, 1e-6), c->groups);
     weight = case_param(graph, "out", 2, (int64_t[]){c->groups * 8, c->groups * 8});
     x = nn_add(graph, x, nn_linear_op(graph, y, weight, NO_TENSOR));

@@ -50,7 +50,21 @@ CUDA_RUN(max_pool);
 CUDA_RUN(max_pool_backward);
 CUDA_RUN(global_avg_pool);
 CUDA_RUN(global_avg_pool_backward);
-CUDA_RUN(cross_entropy);
+CUDA_RUN(layer_norm); /* transformer.c */
+CUDA_PREPARE(layer_norm_backward);
+CUDA_RUN(layer_norm_backward);
+CUDA_PREPARE(attention);
+CUDA_RUN(attention);
+CUDA_PREPARE(attention_backward);
+CUDA_RUN(attention_backward);
+CUDA_RUN(patches);
+CUDA_RUN(patches_backward);
+CUDA_RUN(tokens);
+CUDA_RUN(tokens_backward);
+CUDA_RUN(first_token);
+CUDA_RUN(first_token_backward);
+
+CUDA_RUN(cross_entropy); /* ops.c */
 CUDA_RUN(cross_entropy_backward);
 
 #endif

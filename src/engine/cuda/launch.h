@@ -135,6 +135,74 @@ cudaError_t blocked_weight_unpack(cudaStream_t stream, enum number number, const
 /* Zeros where (out, 4, 4, 16) stands for no weight. */
 cudaError_t blocked_weight_mask(cudaStream_t stream, enum number number, int64_t out, void *packed);
 
+/* --- layer norm (layer_norm.cu) ------------------------------------------------------------------------------------
+ */
+
+struct layer_norm_args {
+    const void *x, *residual; /* residual may be NULL; y may be either's memory */
+    const float *weight, *bias;
+    void *y;
+    float *save_mean, *save_invstd; /* both NULL in inference */
+};
+
+struct layer_norm_backward_args {
+    const void *dy, *x, *add; /* add may be NULL; dx may be the memory of any of them */
+    const float *weight, *save_mean, *save_invstd;
+    void *dx;
+    float *dweight, *dbias;
+};
+
+size_t layer_norm_scratch_bytes(int64_t rows, int channels); /* of the backward */
+cudaError_t layer_norm(cudaStream_t stream, enum number number, int64_t rows, int channels, float eps,
+                       const struct layer_norm_args *args);
+cudaError_t layer_norm_backward(cudaStream_t stream, enum number number, int64_t rows, int channels, void *scratch,
+                                const struct layer_norm_backward_args *args);
+
+/* --- attention (attention.cu, attention_mma.cu) ----------------------------------------------------------------------
+ */
+
+/* heads of dim channels, at most 128; scale as in op.h. stats: a float for each row of each head. */
+struct attention_launch {
+    enum number number;
+    int n, tokens, heads, dim;
+    float scale;
+};
+
+struct attention_backward_args {
+    const void *dy, *qkv, *y;
+    const float *stats;
+    float *products; /* scratch */
+    void *dqkv;
+};
+
+size_t attention_scratch_bytes(const struct attention_launch *a); /* of the backward */
+cudaError_t attention(cudaStream_t stream, const struct attention_launch *a, const void *qkv, void *y, float *stats);
+cudaError_t attention_backward(cudaStream_t stream, const struct attention_launch *a,
+                               const struct attention_backward_args *b);
+
+/* --- tokens (tokens.cu), see op.h ------------------------------------------------------------------------------------
+ */
+
+struct patches_launch {
+    int n, h, w, channels, size;
+};
+cudaError_t patches(cudaStream_t stream, enum number number, const struct patches_launch *p, bool bytes, const void *x,
+                    void *y);
+cudaError_t patches_backward(cudaStream_t stream, enum number number, const struct patches_launch *p, const void *dy,
+                             void *dx);
+
+/* tokens: the class token counted. */
+struct tokens_launch {
+    int n, tokens, channels;
+};
+cudaError_t tokens(cudaStream_t stream, enum number number, const struct tokens_launch *t, const void *x,
+                   const float *class_token, const float *pos_embedding, void *y);
+cudaError_t tokens_backward(cudaStream_t stream, enum number number, const struct tokens_launch *t, const void *dy,
+                            void *dx, void *dclass_token, void *dpos_embedding);
+cudaError_t first_token(cudaStream_t stream, enum number number, const struct tokens_launch *t, const void *x, void *y);
+cudaError_t first_token_backward(cudaStream_t stream, enum number number, const struct tokens_launch *t, const void *dy,
+                                 void *dx);
+
 /* --- pooling (pool.cu) ---------------------------------------------------------------------------------------------
  */
 

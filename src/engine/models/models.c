@@ -9,6 +9,12 @@
         .size = &(model)                                                                                               \
     }
 
+#define VIT(model, patch)                                                                                              \
+    {                                                                                                                  \
+        .name = #model, .class_name = "VisionTransformer", .head = "heads.head", .min_image_size = patch,              \
+        .image_step = patch, .build = vit_build, .size = &(model), .renamed = vit_renamed, .fit = vit_fit              \
+    }
+
 #define MOBILENET_V3(model, features)                                                                                  \
     {                                                                                                                  \
         .name = #model, .class_name = "MobileNetV3", .head = "classifier", .min_image_size = 1,                        \
@@ -22,6 +28,10 @@ static const struct model models[] = {
     RESNET(resnet50),
     RESNET(resnet101),
     RESNET(resnet152),
+    VIT(vit_b_16, 16),
+    VIT(vit_b_32, 32),
+    VIT(vit_l_16, 16),
+    VIT(vit_l_32, 32),
     MOBILENET_V3(mobilenet_v3_large, 1280),
     MOBILENET_V3(mobilenet_v3_small, 1024),
 };

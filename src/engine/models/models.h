@@ -10,7 +10,7 @@ struct model {
     const char *class_name; /* what torchvision calls its class: "ResNet" */
     const char *head;       /* scope of the last layer or layers: "fc" */
     int min_image_size;     /* smallest that leaves one pixel everywhere */
-    int image_size;         /* the only size that is possible; 0: any from the smallest */
+    int image_step;         /* sizes must be multiples of this; 0: any from the smallest */
 
     /* x (N,S,S,3) in [0,1] -> logits (N,num_classes); `size` is the family's own row. */
     tensor_id (*build)(struct graph *graph, const void *size, tensor_id x, int num_classes);
@@ -21,6 +21,12 @@ struct model {
     const void *torchvision_size;
     const char *probe;
     int probe_rows;
+
+    /* (optional) For weights from elsewhere. renamed: pairs of what stands in a name now and what stood there in older
+     * files, ended by NULL. fit: makes a tensor of a net for another image size fit, `to` gives name and shape;
+     * false: that cannot be (ret NULL: only to ask), or no memory. */
+    const char *const *renamed;
+    bool (*fit)(const struct named_tensor *from, const struct tensor *to, float *ret);
 };
 
 const struct model *model_find(const char *name); /* NULL: unknown */
@@ -36,5 +42,12 @@ struct mobilenet_v3;
 extern const struct mobilenet_v3 mobilenet_v3_large, mobilenet_v3_large_torchvision;
 extern const struct mobilenet_v3 mobilenet_v3_small, mobilenet_v3_small_torchvision;
 tensor_id mobilenet_v3_build(struct graph *graph, const void *size, tensor_id x, int num_classes);
+
+/* vit.c: Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021. */
+struct vit;
+extern const struct vit vit_b_16, vit_b_32, vit_l_16, vit_l_32;
+tensor_id vit_build(struct graph *graph, const void *size, tensor_id x, int num_classes);
+extern const char *const vit_renamed[];
+bool vit_fit(const struct named_tensor *from, const struct tensor *to, float *ret);
 
 #endif

@@ -1,0 +1,11 @@
+/* attention.cuh - what attention.cu, for any numbers and size of heads, and attention_mma.cu share. */
+#ifndef RFUAV_ENGINE_CUDA_ATTENTION_CUH
+#define RFUAV_ENGINE_CUDA_ATTENTION_CUH
+
+#include "engine/cuda/launch.h"
+
+bool attention_mma_fits(const attention_launch *a);
+cudaError_t attention_mma(cudaStream_t stream, const attention_launch *a, const void *qkv, void *y, float *stats);
+cudaError_t attention_mma_backward(cudaStream_t stream, const attention_launch *a, const attention_backward_args *b);
+
+#endif

@@ -34,22 +34,53 @@ static void estimate_norm(const struct graph *graph, const struct op *op)
         mask->bytes = (size_t)tensor_elements(x) / NORM_VECTOR;
 }
 
+/* Weight and, with its copy in BF16, bias. */
+static void estimate_linear(const struct graph *graph, struct op *op)
+{
+    const struct tensor *x = op_input(graph, op, LINEAR_X);
+    struct tensor *bias = op_input(graph, op, LINEAR_BIAS);
+
+    estimate_weight(op_input(graph, op, LINEAR_WEIGHT), x);
+    if (bias)
+        estimate_weight(bias, x);
+    op->scratch_bytes = LIKELY_WORKSPACE;
+}
+
+static void estimate_layer_norm_backward(const struct graph *graph, struct op *op)
+{
+    const struct tensor *x = op_input(graph, op, LNB_X);
+    int64_t blocks = (tensor_rows(x) + LAYER_NORM_BLOCK_ROWS - 1) / LAYER_NORM_BLOCK_ROWS;
+
+    if (blocks > LAYER_NORM_MOST_BLOCKS)
+        blocks = LAYER_NORM_MOST_BLOCKS;
+    op->scratch_bytes = 2 * (size_t)blocks * (size_t)tensor_channels(x) * sizeof(float);
+}
+
+/* A float for each row of each head. */
+static size_t attention_rows_bytes(const struct op *op, const struct tensor *qkv)
+{
+    return (size_t)(qkv->shape[0] * qkv->shape[1] * op->attrs.heads) * sizeof(float);
+}
+
 void cuda_estimate(struct graph *graph, struct op *op)
 {
-    struct tensor *where;
+    struct tensor *where, *stats;
 
     switch (op->type) {
     case OP_IMAGE:
         estimate_image(op, op_output(graph, op, 0));
         break;
-    case OP_CONV2D:
     case OP_LINEAR:
-        estimate_weight(op_input(graph, op, 1), op_input(graph, op, 0));
-        if (op->type == OP_CONV2D)
-            op->scratch_bytes = LIKELY_WORKSPACE;
+        estimate_linear(graph, op);
+        break;
+    case OP_CONV2D:
+        estimate_weight(op_input(graph, op, CONV2D_WEIGHT), op_input(graph, op, CONV2D_X));
+        op->scratch_bytes = LIKELY_WORKSPACE;
         break;
     case OP_CONV2D_BACKWARD_DATA:
     case OP_CONV2D_BACKWARD_WEIGHT:
+    case OP_LINEAR_BACKWARD_DATA:
+    case OP_LINEAR_BACKWARD_WEIGHT:
         op->scratch_bytes = LIKELY_WORKSPACE;
         break;
     case OP_BATCH_NORM:
@@ -59,6 +90,17 @@ void cuda_estimate(struct graph *graph, struct op *op)
         where = op_output(graph, op, 1);
         if (where)
             where->bytes = (size_t)tensor_elements(where);
+        break;
+    case OP_LAYER_NORM_BACKWARD:
+        estimate_layer_norm_backward(graph, op);
+        break;
+    case OP_ATTENTION:
+        stats = op_output(graph, op, ATTENTION_STATS);
+        if (stats)
+            stats->bytes = attention_rows_bytes(op, op_input(graph, op, ATTENTION_QKV));
+        break;
+    case OP_ATTENTION_BACKWARD:
+        op->scratch_bytes = attention_rows_bytes(op, op_input(graph, op, ATTNB_QKV));
         break;
     default:
         break;

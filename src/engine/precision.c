@@ -16,6 +16,9 @@ void graph_precision(struct graph *graph, enum dtype precision)
     for (int t = 0; t < graph->tensor_count; t++)
         if (may_be_half(&graph->tensors[t]))
             graph->tensors[t].dtype = precision;
+    for (int i = 0; i < graph->op_count; i++)
+        if (graph->ops[i].type == OP_LINEAR_BACKWARD_WEIGHT && op_output(graph, &graph->ops[i], 1))
+            op_output(graph, &graph->ops[i], 1)->dtype = precision; /* from the same product as the weight's */
     if (graph->logits != NO_TENSOR)
         graph->tensors[graph->logits].dtype = DTYPE_F32;
     for (int i = 0; i < graph->op_count; i++)

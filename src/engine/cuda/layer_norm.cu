@@ -4,11 +4,12 @@
  * their columns give to the gradients of weight and bias; a second kernel adds the blocks' sums in a fixed order. Rows
  * that do not fit, or are no multiple of 8 numbers, go by slower kernels that read them several times. */
 #include "engine/cuda/numbers.cuh"
+#include "engine/cuda/sizes.h"
 
 namespace
 {
 
-enum { WARP = 32, WARPS = 8, THREADS = WARP * WARPS, V = 8, MOST_VECTORS = 6, ROWS_A_WARP = 4, MOST_BLOCKS = 264 };
+enum { WARP = 32, WARPS = 8, THREADS = WARP * WARPS, V = 8, MOST_VECTORS = 6 };
 
 __device__ inline float warp_sum(float x)
 {
@@ -260,9 +261,9 @@ unsigned row_blocks(int64_t rows)
 
 unsigned backward_blocks(int64_t rows)
 {
-    int64_t blocks = (rows + WARPS * ROWS_A_WARP - 1) / (WARPS * ROWS_A_WARP);
+    int64_t blocks = (rows + LAYER_NORM_BLOCK_ROWS - 1) / LAYER_NORM_BLOCK_ROWS;
 
-    return blocks < MOST_BLOCKS ? (unsigned)blocks : (unsigned)MOST_BLOCKS;
+    return blocks < LAYER_NORM_MOST_BLOCKS ? (unsigned)blocks : (unsigned)LAYER_NORM_MOST_BLOCKS;
 }
 
 template <typename T>

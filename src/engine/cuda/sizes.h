@@ -6,10 +6,12 @@ enum {
     BLOCKED_CHANNELS = 16, /* of an image in blocks of four pixels, see stream.h */
     BLOCKED_KERNEL = 4,
     BLOCKED_BORDER = 3,
-    WEIGHT_COPY_ALIGNMENT = 256, /* of the copy in BF16 behind a weight */
-    NORM_VECTOR = 8,             /* channels that batch norm takes at once; only then it keeps a mask */
-    INPUT_BUFFERS = 2,           /* on the device, which inputs pass through */
-    MOST_WORKSPACE = 64 << 20,   /* of a convolution */
+    WEIGHT_COPY_ALIGNMENT = 256,  /* of the copy in BF16 behind a weight */
+    NORM_VECTOR = 8,              /* channels that batch norm takes at once; only then it keeps a mask */
+    INPUT_BUFFERS = 2,            /* on the device, which inputs pass through */
+    MOST_WORKSPACE = 64 << 20,    /* of a convolution */
+    LAYER_NORM_MOST_BLOCKS = 264, /* of the backward, each with sums of its own */
+    LAYER_NORM_BLOCK_ROWS = 32,   /* at least */
     LIKELY_WORKSPACE = 16 << 20,
     RECOMPUTE_BYTES = 8 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
 };

@@ -14,8 +14,9 @@ import torchvision
 
 CLASSES, SIZE = 5, 64
 LOGITS_BATCH, TRAIN_BATCH, STEPS, LEARNING_RATE = 2, 4, 10, 1e-4
-MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v3_large", "mobilenet_v3_small")
-TRAINED = ("resnet18", "resnet50", "mobilenet_v3_large", "mobilenet_v3_small")
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32",
+          "mobilenet_v3_large", "mobilenet_v3_small")
+TRAINED = ("resnet18", "resnet50", "vit_b_32", "mobilenet_v3_large", "mobilenet_v3_small")
 
 
 def hash64(text):
@@ -82,7 +83,8 @@ def service_head(name, model):
 
 
 def build(name, own_head=False):
-    model = getattr(torchvision.models, name)(num_classes=CLASSES)
+    options = {"image_size": SIZE} if name.startswith("vit") else {}
+    model = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     model = (model if own_head else service_head(name, model)).double()
     for module in model.modules():  # random ops off
         if isinstance(module, torch.nn.Dropout):

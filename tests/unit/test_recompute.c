@@ -17,7 +17,7 @@ static struct graph *make_graph(const char *name, int batch, size_t recompute_by
     struct backend backend = *backend_find("cuda");
     const struct net_config config = {.model = name,
                                       .num_classes = 5,
-                                      .image_size = model->image_size ? model->image_size : 64,
+                                      .image_size = 224,
                                       .batch_size = batch,
                                       .mode = NET_TRAIN,
                                       .precision = DTYPE_F32,

@@ -1,6 +1,8 @@
 /* golden.c - the golden values of tests/golden on the CUDA backend: logits, the gradient of every parameter, ten steps
  * of Adam, in F32 without TF32 and in BF16. To be run where tests/golden is.
  *
+ *   golden [MODEL...]
+ *
  * The checks are test_net_golden.c's. A bare GPU server has no cmocka, whose few words that are used stand here. */
 #include <math.h>
 #include <stdbool.h>
@@ -48,27 +50,44 @@ static int run_tests(const struct CMUnitTest *tests, size_t count)
     return 0;
 }
 
+static char **chosen; /* models of the command line, NULL-terminated; none: all */
+
+static bool is_chosen(const char *model)
+{
+    for (char **word = chosen; *word; word++)
+        if (strcmp(*word, model) == 0)
+            return true;
+    return !*chosen;
+}
+
 static void test_logits_cuda(void **state)
 {
     (void)state;
     for (const char *const *model = net_models(); *model; model++)
-        check_logits(*model, "cuda", false);
+        if (is_chosen(*model))
+            check_logits(*model, "cuda", false);
 }
 
 static void test_training_cuda(void **state)
 {
+    static const char *const models[] = {"resnet18", "resnet50", "vit_b_32", "mobilenet_v3_large"};
+
     (void)state;
-    check_training("resnet18", "cuda", STEPS);
-    check_training("resnet50", "cuda", STEPS);
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        if (is_chosen(models[i]))
+            check_training(models[i], "cuda", STEPS);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_cuda),
         cmocka_unit_test(test_training_cuda),
     };
 
+    (void)argc;
+    chosen = argv + 1;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     setenv("RFUAV_TF32", "0", 1);
     cmocka_run_group_tests(tests, NULL, NULL);
     printf("fp32 agrees\n");

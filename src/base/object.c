@@ -26,7 +26,7 @@ static bool own_folder(char *folder, size_t size)
 /* The first of the places where the object is; false when it is nowhere. */
 static bool find(const char *name, const char *variable, char *path, size_t size)
 {
-    static const char *const places[] = {"", "/../lib", "/../lib/rfuav"};
+    static const char *const places[] = {"", "/../lib", "/../lib/rfuav", "/../share/rfuav"};
     const char *named = variable ? getenv(variable) : NULL;
     char folder[PATH_MAX];
 
@@ -63,9 +63,14 @@ const void *object_open(const char *name, const char *variable, const char *symb
     return NULL;
 }
 
+bool object_file(const char *name, char *path, size_t size)
+{
+    return find(name, NULL, path, size);
+}
+
 bool object_there(const char *name, const char *variable)
 {
     char path[PATH_MAX];
 
-    return find(name, variable, path, sizeof path);
+    return find(name, variable, path, sizeof path) && access(path, R_OK) == 0;
 }

@@ -3,6 +3,8 @@
 #ifndef RFUAV_BASE_OBJECT_H
 #define RFUAV_BASE_OBJECT_H
 
+#include <stddef.h>
+
 #include "base/err.h"
 
 /* Opens the object `name` ("librfuav_cuda.so"), looked for beside this program, in ../lib and in ../lib/rfuav, or where
@@ -13,5 +15,9 @@ const void *object_open(const char *name, const char *variable, const char *symb
 
 /* Is there such an object in one of these places? Opens nothing. */
 bool object_there(const char *name, const char *variable);
+
+/* The path of another file of this program, looked for in the same places and in ../share/rfuav; false when it is
+ * nowhere. */
+bool object_file(const char *name, char *path, size_t size);
 
 #endif

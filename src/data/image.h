@@ -36,4 +36,8 @@ bool image_draw_text(struct image *image, const char *text, int x, int y, int si
 bool image_write_confusion_png(const char *path, const int64_t *matrix, size_t n, const char *const *names,
                                struct err *err);
 
+/* Has text drawn with the fonts that a bundle brings along, where there are any (share/rfuav/fonts.conf). To be called
+ * before other threads run. */
+void image_find_fonts(void);
+
 #endif

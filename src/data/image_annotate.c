@@ -2,8 +2,11 @@
  * a mask of its own size and blended into the RGB bytes, so a large picture costs no more than a small one. */
 #include "data/image.h"
 
+#include <limits.h>
 #include <pthread.h>
+#include <stdlib.h>
 
+#include "base/object.h"
 #include "data/image_text.h"
 
 #ifdef __has_feature
@@ -34,6 +37,14 @@ static void silence_libraries(void)
 
     for (size_t i = 0; i < sizeof domains / sizeof *domains; i++)
         g_log_set_handler(domains[i], G_LOG_LEVEL_MASK & ~(guint)G_LOG_LEVEL_ERROR, be_quiet, NULL);
+}
+
+void image_find_fonts(void)
+{
+    char path[PATH_MAX];
+
+    if (object_file("fonts.conf", path, sizeof path))
+        setenv("FONTCONFIG_FILE", path, 0);
 }
 
 /* Without any font pango would end the process. */

@@ -17,6 +17,7 @@
 #include "base/fields.h"
 #include "base/text.h"
 #include "commands.h"
+#include "data/image.h"
 #include "task/kinds.h"
 #include "task/message.h"
 
@@ -158,6 +159,8 @@ static void send_end(bool ok, const struct err *err)
     const char *status = ok ? "completed" : err->kind == ERR_CANCELLED ? "cancelled" : "failed";
     json_t *end = json_pack("{s:s, s:s}", "type", "end", "status", status);
 
+    if (end && !ok)
+        json_object_set_new(end, "kind", json_string(err_kind_name(err->kind)));
     /* a path that is no UTF-8 can make the sentence unfit for JSON */
     if (end && !ok && json_object_set_new(end, "error", json_string(err->message)) < 0)
         json_object_set_new(end, "error", json_string(err_kind_name(err->kind)));
@@ -186,6 +189,7 @@ int command_worker(int argc, char **argv)
     if (!(start = message_parse(first, size, &err)))
         leave(err.message);
     text_set_language(text_of(start, "language"));
+    image_find_fonts();
     if (pthread_create(&listener, NULL, listen_to_daemon, later) != 0)
         leave("cannot start the listening thread");
     ok = run_task(start, arena, &err);

@@ -87,7 +87,8 @@ struct backend {
      * waits until what was in it has left. */
     bool (*input_buffer)(struct stream *stream, size_t bytes, void **ret, struct err *err);
 
-    bool half_precision; /* BF16 activations and gradients (precision.h) */
+    int oldest_capability; /* major compute capability of a GPU that it can use; 0: any */
+    bool half_precision;   /* BF16 activations and gradients (precision.h) */
 
     /* Activations of at least so many bytes are rather made again in the backward than kept (recompute.h): where memory
      * is scarcer than time. 0: all are kept. */

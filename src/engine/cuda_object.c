@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/object.h"
+#include "base/text.h"
 #include "engine/cuda/sizes.h"
 
 static const char object_name[] = "librfuav_cuda.so", object_variable[] = "RFUAV_CUDA_OBJECT";
@@ -24,7 +25,8 @@ bool cuda_object_load(struct err *err)
     if (!object) {
         if (err && err->kind == ERR_NOT_FOUND)
             err_set(err, ERR_DEVICE,
-                    "%s is not beside this program: this build has no CUDA; build it where nvcc is, or use the cpu",
+                    tr("本程序旁没有 %s: 此版本不含 CUDA；请在有 nvcc 的机器上编译，或使用 cpu",
+                       "%s is not beside this program: this build has no CUDA; build it where nvcc is, or use cpu"),
                     object_name);
         return false;
     }
@@ -77,5 +79,6 @@ struct backend cuda_backend = {
     .library_bytes = (uint64_t)541 << 20, /* a CUDA context with cuDNN and cuBLASLt, measured on an H100 */
     .version = load_and_ask,
     .half_precision = true,
+    .oldest_capability = OLDEST_CAPABILITY,
     .recompute_bytes = RECOMPUTE_BYTES,
 };

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 struct libs libs;
 
 enum { CUDNN_NEEDED = 90000, PATH_SIZE = 1024 };
@@ -57,6 +59,7 @@ static void *open_below(const char *variable, const char *rest, const char *name
 /* Each folder of a list with colons. */
 static void *open_in_list(const char *list, const char *name)
 {
+    static const char packages[] = "/*/lib";
     char folder[PATH_SIZE];
     void *handle = NULL;
 
@@ -67,6 +70,10 @@ static void *open_in_list(const char *list, const char *name)
             memcpy(folder, list, length);
             folder[length] = '\0';
             handle = open_in(folder, name);
+            if (!handle && strlen(folder) + sizeof packages <= sizeof folder) { /* Python's folder of nvidia packages */
+                memcpy(folder + length, packages, sizeof packages);
+                handle = open_in(folder, name);
+            }
         }
         list += length + (list[length] == ':');
     }
@@ -123,12 +130,29 @@ static void *open_first(const char *names)
     return handle;
 }
 
-static bool missing(const char *library, const char *names, struct err *err)
+/* The message names the folders that there are of those that were searched. */
+static bool missing(const char *library, const char *names, const char *package, struct err *err)
 {
+    const char *list = getenv("RFUAV_CUDA_LIBRARIES");
+    char searched[600] = "";
+    size_t length = 0;
+    glob_t found;
+
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        if (glob(folders[i], GLOB_ONLYDIR, NULL, &found) != 0)
+            continue;
+        for (size_t k = 0; k < found.gl_pathc && length < sizeof searched; k++)
+            length += (size_t)snprintf(searched + length, sizeof searched - length, ", %s", found.gl_pathv[k]);
+        globfree(&found);
+    }
     return err_set(err, ERR_DEVICE,
-                   "%s was not found (%s): install it, or name its folder in RFUAV_CUDA_LIBRARIES; searched were the "
-                   "system's library folders, CUDA's folder and Python's nvidia packages",
-                   library, names);
+                   tr("没有找到 %s (%s)；请安装 (例如 pip install %s)，或用 RFUAV_CUDA_LIBRARIES 指明其文件夹，或使用 "
+                      "cpu。已查找: "
+                      "系统库路径%s%s%s",
+                      "%s was not found (%s); install it (for example pip install %s), name its folder in "
+                      "RFUAV_CUDA_LIBRARIES, or use "
+                      "cpu. Searched: the system's library path%s%s%s"),
+                   library, names, package, list && *list ? ", " : "", list ? list : "", searched);
 }
 
 static bool find_function(void *handle, const char *name, void *ret, struct err *err)
@@ -136,7 +160,12 @@ static bool find_function(void *handle, const char *name, void *ret, struct err 
     void *function = dlsym(handle, name);
 
     if (!function)
-        return err_set(err, ERR_DEVICE, "%s is not in the library that was found: it is too old", name);
+        return err_set(
+            err, ERR_DEVICE,
+            tr("找到的库中没有 %s: 版本太旧；请升级 cuDNN 9 与 CUDA 12 或 13，或使用 cpu",
+               "%s is not in the library that was found: it is too old; install cuDNN 9 and CUDA 12 or 13, or "
+               "use cpu"),
+            name);
     memcpy(ret, &function, sizeof function);
     return true;
 }
@@ -147,14 +176,19 @@ static bool open_cudnn(struct err *err)
     void *handle = open_first(names);
 
     if (!handle)
-        return missing("cuDNN 9", names, err);
+        return missing("cuDNN 9", names, "nvidia-cudnn-cu13", err);
 #define X(name)                                                                                                        \
     if (!find_function(handle, #name, &libs.name, err))                                                                \
         return false;
     CUDNN_FUNCTIONS(X)
 #undef X
     if (libs.cudnnGetVersion() < CUDNN_NEEDED)
-        return err_set(err, ERR_DEVICE, "cuDNN %zu is too old, 9.0 or newer is needed", libs.cudnnGetVersion());
+        return err_set(
+            err, ERR_DEVICE,
+            tr("cuDNN %zu.%zu 太旧，需要 9.0 或更新；请升级 (pip install nvidia-cudnn-cu13)，或使用 cpu",
+               "cuDNN %zu.%zu is too old, 9.0 or newer is needed; update it (pip install nvidia-cudnn-cu13), or "
+               "use cpu"),
+            libs.cudnnGetVersion() / 1000, libs.cudnnGetVersion() % 1000 / 100);
     return true;
 }
 
@@ -164,7 +198,7 @@ static bool open_cublaslt(struct err *err)
     void *handle = open_first(names);
 
     if (!handle)
-        return missing("cuBLASLt of CUDA 12 or 13", names, err);
+        return missing("cuBLASLt (CUDA 12/13)", names, "nvidia-cublas", err);
 #define X(name)                                                                                                        \
     if (!find_function(handle, #name, &libs.name, err))                                                                \
         return false;

@@ -47,8 +47,9 @@ struct libs {
 extern struct libs libs;
 
 /* Opens both, once per process. The message names the library, the places that were searched, or the version that was
- * found and the one that is needed. Places: the dynamic linker's, RFUAV_CUDA_LIBRARIES (folders with colons between
- * them), this object's folder, CUDA's folder, the nvidia packages of Python's site-packages. */
+ * found and the one that is needed. Places: RFUAV_CUDA_LIBRARIES (folders with colons between them; Python's folder
+ * "…/site-packages/nvidia" will do), this object's folder, the dynamic linker's, CUDA's folder, the nvidia packages of
+ * Python's site-packages. */
 bool libs_open(struct err *err);
 
 /* "cuDNN 9.19.0, cuBLASLt 13.1.0", once they are open. */

@@ -3,6 +3,7 @@
 #define RFUAV_ENGINE_CUDA_SIZES_H
 
 enum {
+    OLDEST_CAPABILITY = 8, /* major compute capability that the kernels are built for */
     BLOCKED_CHANNELS = 16, /* of an image in blocks of four pixels, see stream.h */
     BLOCKED_KERNEL = 4,
     BLOCKED_BORDER = 3,

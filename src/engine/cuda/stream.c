@@ -1,51 +1,12 @@
 /* stream.c - opening a GPU, its memory, and recordings of a step. See stream.h */
 #include "engine/cuda/stream.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "engine/cuda/cudnn_cache.h"
-
-enum { OLDEST_MAJOR = 8 }; /* compute capability */
-
-static bool driver_is_there(void)
-{
-    void *driver = dlopen("libcuda.so.1", RTLD_LAZY);
-    bool there = driver != NULL;
-
-    if (there)
-        dlclose(driver);
-    return there;
-}
-
-bool cuda_fail(cudaError_t status, const char *what, struct err *err)
-{
-    cudaGetLastError(); /* clears it, where that is possible */
-    if (status == cudaErrorMemoryAllocation) {
-        size_t left = 0, total = 0;
-
-        cudaMemGetInfo(&left, &total);
-        return err_set(err, ERR_MEMORY, "the GPU has no memory for %s: %zu of its %zu MiB are free", what, left >> 20,
-                       total >> 20);
-    }
-    if (status == cudaErrorInsufficientDriver && !driver_is_there())
-        return err_set(err, ERR_DEVICE, "%s: this machine has no NVIDIA driver (libcuda.so.1); use the cpu", what);
-    if (status == cudaErrorInsufficientDriver)
-        return err_set(err, ERR_DEVICE, "%s: the NVIDIA driver is too old for CUDA %d.%d, which this build uses", what,
-                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
-    return err_set(err, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
-}
-
-bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err)
-{
-    char words[256] = "";
-
-    libs.cudnnGetLastErrorString(words, sizeof words);
-    return err_set(err, status == CUDNN_STATUS_ALLOC_FAILED ? ERR_MEMORY : ERR_DEVICE, "cuDNN %s: %s%s%s", what,
-                   libs.cudnnGetErrorString(status), words[0] ? ": " : "", words);
-}
 
 /* "GPU-6a2c…", as NVML writes it. */
 static void uuid_text(const cudaUUID_t *uuid, char text[64])
@@ -79,7 +40,10 @@ static bool find_device(struct stream *stream, const char *uuid, struct err *err
         if (!uuid || strcmp(uuid, text) == 0)
             return true;
     }
-    return err_set(err, ERR_DEVICE, "the GPU %s is not there; CUDA sees %d", uuid ? uuid : "asked for", count);
+    return err_set(err, ERR_DEVICE,
+                   tr("找不到 GPU %s，CUDA 看到 %d 个；它可能已掉线或被拆除，请换用其他设备或 cpu",
+                      "the GPU %s is not there, CUDA sees %d; it may be lost or taken out: use another device or cpu"),
+                   uuid ? uuid : "", count);
 }
 
 static bool open_device(struct stream *stream, struct err *err)
@@ -87,9 +51,8 @@ static bool open_device(struct stream *stream, struct err *err)
     const struct cudaDeviceProp *p = &stream->properties;
     cudnnStatus_t status;
 
-    if (p->major < OLDEST_MAJOR)
-        return err_set(err, ERR_DEVICE, "%s has compute capability %d.%d; %d.0 or newer is needed: use the cpu",
-                       p->name, p->major, p->minor, OLDEST_MAJOR);
+    if (p->major < OLDEST_CAPABILITY)
+        return capability_fail(p, err);
     if (!cuda_ok(cudaSetDevice(stream->device), "choosing the GPU", err) ||
         !cuda_ok(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking), "opening a stream", err) ||
         !cuda_ok(cudaMalloc((void **)&stream->ticket, sizeof *stream->ticket), "a stream", err) ||

@@ -14,6 +14,7 @@
 #define RFUAV_ENGINE_CUDA_STREAM_H
 
 #include "engine/backend.h"
+#include "engine/cuda/fault.h"
 #include "engine/cuda/launch.h"
 #include "engine/cuda/library.h"
 #include "engine/cuda/sizes.h"
@@ -44,10 +45,6 @@ struct stream {
     bool allow_tf32;
     bool deterministic; /* algorithms are not chosen by their time */
 };
-
-/* *err from a CUDA or cuDNN status; always false. what: "a copy to the device". */
-bool cuda_fail(cudaError_t status, const char *what, struct err *err);
-bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err);
 
 /* true for success, else as cuda_fail(). */
 static inline bool cuda_ok(cudaError_t status, const char *what, struct err *err)

@@ -1,0 +1,18 @@
+/* fault.h - what went wrong with the GPU, as a sentence that says what would work. */
+#ifndef RFUAV_ENGINE_CUDA_FAULT_H
+#define RFUAV_ENGINE_CUDA_FAULT_H
+
+#include <cuda_runtime_api.h>
+#include <cudnn_graph.h>
+
+#include "base/err.h"
+
+/* *err from a CUDA or cuDNN status, in the language in use; always false. what: "a copy to the device". ERR_MEMORY when
+ * the GPU has none left, else ERR_DEVICE. */
+bool cuda_fail(cudaError_t status, const char *what, struct err *err);
+bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err);
+
+/* The GPU is older than the kernels of this object. */
+bool capability_fail(const struct cudaDeviceProp *gpu, struct err *err);
+
+#endif

@@ -25,6 +25,7 @@ struct device_info {
     int compute_major, compute_minor;
     unsigned has;
     uint64_t memory_total, memory_used, memory_free; /* bytes, all processes */
+    uint64_t memory_reserved;                        /* of memory_used: what the driver keeps, nobody ever gets it */
     unsigned utilization;                            /* percent of compute */
     unsigned temperature, power;                     /* °C, W */
     bool fake;                                       /* from a device file: runs on the CPU backend */

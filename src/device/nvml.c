@@ -21,6 +21,10 @@ typedef struct nvml_device *nvml_device;
 struct nvml_memory {
     unsigned long long total, free, used;
 };
+struct nvml_memory_v2 {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+};
 struct nvml_utilization {
     unsigned gpu, memory;
 };
@@ -34,6 +38,7 @@ struct nvml_utilization {
     X(device_name, "nvmlDeviceGetName", NULL, (nvml_device, char *, unsigned), true)                                   \
     X(device_uuid, "nvmlDeviceGetUUID", NULL, (nvml_device, char *, unsigned), true)                                   \
     X(device_memory, "nvmlDeviceGetMemoryInfo", NULL, (nvml_device, struct nvml_memory *), true)                       \
+    X(device_memory_v2, "nvmlDeviceGetMemoryInfo_v2", NULL, (nvml_device, struct nvml_memory_v2 *), false)             \
     X(device_capability, "nvmlDeviceGetCudaComputeCapability", NULL, (nvml_device, int *, int *), false)               \
     X(device_utilization, "nvmlDeviceGetUtilizationRates", NULL, (nvml_device, struct nvml_utilization *), false)      \
     X(device_temperature, "nvmlDeviceGetTemperature", NULL, (nvml_device, int, unsigned *), false)                     \
@@ -198,6 +203,7 @@ void nvml_measure(struct nvml *nvml, size_t i, struct device_info *ret)
 {
     nvml_device device = nvml->devices[i];
     struct nvml_utilization utilization;
+    struct nvml_memory_v2 more = {.version = (unsigned)sizeof more | 2u << 24};
     struct nvml_memory memory;
     unsigned value;
 
@@ -210,6 +216,8 @@ void nvml_measure(struct nvml *nvml, size_t i, struct device_info *ret)
         ret->memory_free = memory.free;
         ret->memory_used = memory.total - memory.free; /* with what the driver keeps for itself */
     }
+    if (nvml->device_memory_v2 && nvml->device_memory_v2(device, &more) == NVML_SUCCESS)
+        ret->memory_reserved = more.reserved;
     if (nvml->device_utilization && nvml->device_utilization(device, &utilization) == NVML_SUCCESS) {
         ret->has |= DEVICE_HAS_UTILIZATION;
         ret->utilization = utilization.gpu;

@@ -87,6 +87,7 @@ void dispatch_devices_changed(struct dispatch *dispatch)
     if (dispatch->running.count || dispatch->waiting.count)
         monitor_touch(dispatch->options.monitor);
     dispatch_occupy(dispatch);
+    dispatch_explain(dispatch, false);
     dispatch->generation++;
     if (dispatch->waiting.count || !dispatch->knows_devices)
         dispatch_soon(dispatch);
@@ -156,6 +157,7 @@ void dispatch_stop(struct dispatch *dispatch, void (*done)(void *arg), void *arg
 {
     dispatch->stopped = done;
     dispatch->stopped_arg = arg;
+    dispatch_explain(dispatch, true);
     for (size_t i = 0; i < dispatch->running.count; i++) {
         struct job *job = dispatch->running.items[i];
 
@@ -176,8 +178,11 @@ static void on_closed(uv_handle_t *handle)
         dispatch_free_job(dispatch->waiting.items[i]);
     for (size_t i = 0; i < dispatch->running.count; i++)
         dispatch_free_job(dispatch->running.items[i]);
+    for (size_t i = 0; i < dispatch->unexplained.count; i++)
+        dispatch_free_job(dispatch->unexplained.items[i]);
     free(dispatch->waiting.items);
     free(dispatch->running.items);
+    free(dispatch->unexplained.items);
     limits_release(&dispatch->limits);
     free(dispatch);
 }
@@ -346,16 +351,21 @@ void dispatch_flush(struct dispatch *dispatch)
 
 bool dispatch_cancel(struct dispatch *dispatch, const char *id, struct err *err)
 {
-    struct job *waiting = find_job(&dispatch->waiting, id), *running = find_job(&dispatch->running, id);
-    struct job *job = waiting ? waiting : running;
+    struct job *job = find_job(&dispatch->waiting, id);
+
+    if (!job)
+        job = find_job(&dispatch->unexplained, id);
+    if (!job)
+        job = find_job(&dispatch->running, id);
 
     if (!job || job->cancelled)
         return err_set(err, ERR_NOT_FOUND, tr("任务 %s 不存在或无法取消", "task %s does not exist or is over"), id);
     job->cancelled = true;
     dispatch_log(job, LOG_WARNING, "%s", tr("任务已被用户取消", "the task was cancelled by the user"));
     dispatch_set_state(job, TASK_CANCELLED, job->kind->text(TASK_TEXT_CANCELLED));
-    if (waiting) {
+    if (!job->worker) {
         dispatch_jobs_remove(&dispatch->waiting, job);
+        dispatch_jobs_remove(&dispatch->unexplained, job);
         store_log_end(dispatch->options.store, job->seq);
         dispatch_free_job(job);
         dispatch_soon(dispatch); /* others may wait for other reasons now */

@@ -22,11 +22,11 @@ struct dispatch_options {
     uv_loop_t *loop;
     struct store *store;
     struct monitor *monitor;
-    const char *program;                                  /* the worker's executable; NULL: this one */
-    const char *weights_folder;                           /* for the worker; NULL: none */
-    int64_t threads;                                      /* a task may use; 0: all */
-    uint64_t cache_bytes;                                 /* of decoded images a task; 0: a quarter of the memory that is free at its start */
-    int64_t queue_size;                                   /* most tasks waiting at a time */
+    const char *program;        /* the worker's executable; NULL: this one */
+    const char *weights_folder; /* for the worker; NULL: none */
+    int64_t threads;            /* a task may use; 0: all */
+    uint64_t cache_bytes;       /* of decoded images a task; 0: a quarter of the memory that is free at its start */
+    int64_t queue_size;         /* most tasks waiting at a time */
     int64_t limit_gpu[SLOT_KINDS], limit_cpu[SLOT_KINDS]; /* until changed at run time */
     double reserve_after;                                 /* seconds; 0: 60 */
 };

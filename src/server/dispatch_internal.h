@@ -28,6 +28,7 @@ struct job {
     struct worker *worker;
     uint64_t memory, allocated; /* planned bytes on the device; those it holds already */
     double allocated_at;        /* clock_seconds() of that report */
+    double ended_at;            /* clock_seconds(); of one in `unexplained` */
     int progress;
     json_t *metrics; /* merged; NULL: none yet */
     json_t *end;     /* its last message; NULL: none */
@@ -46,6 +47,7 @@ struct dispatch {
     uv_timer_t soon;     /* queueing and picking, in the loop's next turn */
     double look_seconds; /* that the last choice among those that wait took */
     struct jobs waiting, running;
+    struct jobs unexplained; /* over for want of memory; the driver is being asked what there is */
     struct limits limits;
     bool knows_devices; /* the driver has answered and the limits are loaded */
     uint64_t generation;
@@ -83,6 +85,15 @@ void dispatch_log(const struct job *job, enum log_level level, const char *fmt, 
     __attribute__((format(printf, 3, 4)));
 
 void dispatch_set_state(const struct job *job, enum task_state state, const char *message);
+
+/* ---- dispatch_memory.c ---- */
+
+/* Has it failed for want of memory on a GPU? Then its last words are to be completed by what there is now. */
+bool dispatch_wants_explaining(const struct job *job);
+void dispatch_explain_later(struct dispatch *dispatch, struct job *job);
+void dispatch_explain(struct dispatch *dispatch, bool now); /* those that a sample was taken for, or all */
+
+/* ---- dispatch_run.c again ---- */
 
 /* Tells the devices of a file what our tasks take there. */
 void dispatch_occupy(struct dispatch *dispatch);

@@ -59,7 +59,9 @@ static void describe_device(const struct dispatch *dispatch, size_t d, struct sc
     if (gpu && !(gpu->has & DEVICE_HAS_MEMORY))
         ret->memory_free = UINT64_MAX / 2;
     for (int k = 0; k < SLOT_KINDS; k++)
-        ret->limit[k] = limits_get(&dispatch->limits, gpu ? (int)d : ASK_CPU, (enum slot_kind)k);
+        ret->limit[k] = gpu && !placement_usable(gpu)
+                            ? 0
+                            : limits_get(&dispatch->limits, gpu ? (int)d : ASK_CPU, (enum slot_kind)k);
     for (size_t i = 0; i < dispatch->running.count; i++) {
         const struct job *job = dispatch->running.items[i];
         uint64_t held;
@@ -104,10 +106,29 @@ static bool place(struct dispatch *dispatch, struct job *job)
     return true;
 }
 
+/* A GPU was asked for, and there is none that can be used. */
+static void log_no_gpu(struct dispatch *dispatch, const struct job *job)
+{
+    const struct device_set *devices = monitor_devices(dispatch->options.monitor);
+    const char *note = device_set_note(devices);
+    struct buf why;
+
+    buf_init(&why, 1 << 16);
+    if (note)
+        buf_printf(&why, ": %s", note);
+    for (size_t i = 0; i < device_count(devices); i++) {
+        buf_puts(&why, i ? "; " : ": ");
+        placement_why_unusable(device_get(devices, i), &why);
+    }
+    dispatch_log(job, LOG_WARNING,
+                 tr("本机没有可用的 GPU，改用 CPU 运行%s", "this machine has no usable GPU: running on the CPU%s"),
+                 why.data && !why.failed ? why.data : "");
+    buf_release(&why);
+}
+
 /* `等待CUDA:0资源...`, and a word when a GPU was asked for on a machine without. */
 static void announce(struct dispatch *dispatch, struct job *job)
 {
-    const char *note = device_set_note(monitor_devices(dispatch->options.monitor));
     char upper[64];
     size_t i = 0;
 
@@ -116,10 +137,7 @@ static void announce(struct dispatch *dispatch, struct job *job)
     upper[i] = 0;
     dispatch_log(job, LOG_INFO, tr("等待%s资源...", "waiting for %s resources..."), upper);
     if (job->placement.ask == ASK_CPU && strncmp(job->asked_device, "cuda", 4) == 0)
-        dispatch_log(
-            job, LOG_WARNING,
-            tr("本机没有可用的 GPU，改用 CPU 运行%s%s", "this machine has no usable GPU: running on the CPU%s%s"),
-            note ? ": " : "", note ? note : "");
+        log_no_gpu(dispatch, job);
     dispatch_set_state(job, TASK_QUEUED, job->kind->text(TASK_TEXT_QUEUED));
     job->announced = true;
 }

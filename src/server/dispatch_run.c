@@ -263,6 +263,8 @@ static void on_gone(void *arg, int exit_status, int number, const char *fault)
         complete(dispatch, job);
     else if (job->fault)
         dispatch_fail(dispatch, job, job->fault);
+    else if (status && strcmp(status, "failed") == 0 && dispatch_wants_explaining(job))
+        dispatch_explain_later(dispatch, job);
     else if (status && strcmp(status, "failed") == 0)
         dispatch_fail(dispatch, job, error ? error : "?");
     else if (dispatch->stopped) /* stays `running` on disk: the next start queues it again */

@@ -103,6 +103,11 @@ double monitor_sampled_at(const struct monitor *monitor)
     return monitor->sampled_at;
 }
 
+void monitor_sample(struct monitor *monitor)
+{
+    start_sampling(monitor);
+}
+
 void monitor_touch(struct monitor *monitor)
 {
     monitor->touched_at = clock_seconds();

@@ -25,6 +25,9 @@ bool monitor_ready(const struct monitor *monitor);
 /* The clock_seconds() at which the latest sample began. */
 double monitor_sampled_at(const struct monitor *monitor);
 
+/* Takes a sample now, unless one is being taken. */
+void monitor_sample(struct monitor *monitor);
+
 /* Somebody looks: sample every second for a while. */
 void monitor_touch(struct monitor *monitor);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/text.h"
 #include "server/sched.h"
 
 static const char *text_or_empty(const struct buf *buf)
@@ -13,14 +14,41 @@ static const char *text_or_empty(const struct buf *buf)
     return buf->data && !buf->failed ? buf->data : "";
 }
 
-/* "cuda:0, cuda:1 and cpu" */
-static void list_devices(const struct device_set *devices, struct buf *out)
+bool placement_usable(const struct device_info *gpu)
 {
-    size_t count = device_count(devices);
+    int oldest;
 
-    for (size_t i = 0; i < count; i++)
-        buf_printf(out, "%s%s", i ? ", " : "", device_get(devices, i)->id);
-    buf_puts(out, count ? " and cpu" : "only cpu");
+    return task_backend_supports("cuda", gpu->compute_major, &oldest);
+}
+
+static bool any_usable(const struct device_set *devices)
+{
+    for (size_t i = 0; i < device_count(devices); i++)
+        if (placement_usable(device_get(devices, i)))
+            return true;
+    return false;
+}
+
+void placement_why_unusable(const struct device_info *gpu, struct buf *out)
+{
+    int oldest;
+
+    task_backend_supports("cuda", gpu->compute_major, &oldest);
+    buf_printf(out,
+               tr("%s (%s) 的计算能力为 %d.%d，至少需要 %d.0",
+                  "%s (%s) has compute capability %d.%d, at least %d.0 is needed"),
+               gpu->id, gpu->name, gpu->compute_major, gpu->compute_minor, oldest);
+}
+
+/* "cuda:0, cuda:1 and cpu": those that can be used, or all. */
+static void list_devices(const struct device_set *devices, bool all, struct buf *out)
+{
+    size_t listed = 0;
+
+    for (size_t i = 0; i < device_count(devices); i++)
+        if (all || placement_usable(device_get(devices, i)))
+            buf_printf(out, "%s%s", listed++ ? ", " : "", device_get(devices, i)->id);
+    buf_puts(out, listed ? " and cpu" : "only cpu");
 }
 
 static json_t *device_list(const struct device_set *devices)
@@ -46,20 +74,28 @@ static bool parse_device(const struct device_set *devices, const char *device, i
 {
     struct buf msg;
     bool known = sched_parse_device(device, ret_ask);
+    const struct device_info *gpu;
 
-    if (known && *ret_ask == ASK_ANY_GPU && device_count(devices) == 0)
+    if (known && *ret_ask == ASK_ANY_GPU && !any_usable(devices))
         *ret_ask = ASK_CPU;
-    if (known && (*ret_ask < 0 || (size_t)*ret_ask < device_count(devices)))
+    gpu = known && *ret_ask >= 0 ? device_get(devices, (size_t)*ret_ask) : NULL;
+    if (known && (*ret_ask < 0 || (gpu && placement_usable(gpu))))
         return true;
     buf_init(&msg, 1 << 16);
-    if (known)
+    if (gpu) {
+        placement_why_unusable(gpu, &msg);
+        buf_puts(&msg, tr("；本机可用: ", "; usable here: "));
+    } else if (known)
         buf_printf(&msg, "Device index %d is out of range: this machine has ", *ret_ask);
     else
         buf_printf(&msg,
                    "Device '%.80s' is not known: write 'cuda' for any GPU, or one of what this machine has: ", device);
-    list_devices(devices, &msg);
-    add_fault(faults, known ? "device_out_of_range" : "device_unknown", device, &msg,
-              json_pack("{s:o}", "devices", device_list(devices)));
+    list_devices(devices, !gpu, &msg);
+    add_fault(faults,
+              gpu     ? "device_unsupported"
+              : known ? "device_out_of_range"
+                      : "device_unknown",
+              device, &msg, json_pack("{s:o}", "devices", device_list(devices)));
     buf_release(&msg);
     return false;
 }
@@ -67,6 +103,12 @@ static bool parse_device(const struct device_set *devices, const char *device, i
 const char *placement_backend(const struct device_info *gpu)
 {
     return gpu && !gpu->fake && task_backend_exists("cuda") ? "cuda" : "cpu";
+}
+
+/* What a program can have of a GPU at most. */
+static uint64_t room(const struct device_info *gpu)
+{
+    return gpu->memory_total > gpu->memory_reserved ? gpu->memory_total - gpu->memory_reserved : 0;
 }
 
 /* The largest memory among the devices that may be meant, its name, and what runs there. */
@@ -81,9 +123,9 @@ static uint64_t capacity(const struct device_set *devices, int ask, const char *
     for (size_t i = 0; i < device_count(devices); i++) {
         const struct device_info *device = device_get(devices, i);
 
-        if ((ask >= 0 && (size_t)ask != i) || device->memory_total <= most)
+        if ((ask >= 0 && (size_t)ask != i) || !placement_usable(device) || room(device) <= most)
             continue;
-        most = device->memory_total;
+        most = room(device);
         *ret_id = device->id;
         *ret_backend = placement_backend(device);
     }
@@ -95,8 +137,7 @@ static json_t *capacities(const struct device_set *devices)
     json_t *map = json_object();
 
     for (size_t i = 0; i < device_count(devices); i++)
-        json_object_set_new(map, device_get(devices, i)->id,
-                            json_integer((json_int_t)device_get(devices, i)->memory_total));
+        json_object_set_new(map, device_get(devices, i)->id, json_integer((json_int_t)room(device_get(devices, i))));
     json_object_set_new(map, "cpu", json_integer((json_int_t)device_host(devices)->memory_total));
     return map;
 }

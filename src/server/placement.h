@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "device/device.h"
 #include "task/kinds.h"
 
@@ -18,8 +19,13 @@ struct placement {
  */
 const char *placement_backend(const struct device_info *gpu);
 
-/* Fills *ret, or appends the fault (device_unknown, device_out_of_range, does_not_fit; api contract, section 0) with
- * its text, `loc` ["body","device"] and `ctx` to `faults` and returns false. request: the kind's struct. */
+/* Is the GPU one that the CUDA backend knows? Otherwise placement_why_unusable() appends the reason. */
+bool placement_usable(const struct device_info *gpu);
+void placement_why_unusable(const struct device_info *gpu, struct buf *out);
+
+/* Fills *ret, or appends the fault (device_unknown, device_out_of_range, device_unsupported, does_not_fit; api
+ * contract, section 0) with its text, `loc` ["body","device"] and `ctx` to `faults` and returns false. request: the
+ * kind's struct. */
 bool placement_check(const struct device_set *devices, const struct task_kind *kind, const void *request,
                      struct placement *ret, json_t *faults);
 

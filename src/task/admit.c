@@ -174,6 +174,7 @@ static bool plan_memory_of(const struct net_config *config, struct net_memory *r
 static uint64_t run_memory(const struct net_config *config, uint64_t more, uint64_t available, char *advice,
                            size_t advice_size)
 {
+    enum { MARGIN = 64 }; /* a part of so many: what a forecast for a GPU may miss, and its driver rounds up */
     bool on_host = strcmp(config->backend, "cuda") != 0;
     uint64_t beside = on_host ? decode_memory(config->batch_size, config->image_size) + more : 0, total;
     struct net_memory memory;
@@ -184,10 +185,16 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
         return 0;
     if (on_host && config->mode == NET_TRAIN)
         beside += memory.weights + TRAIN_BESIDE;
+    if (!on_host)
+        beside += memory.total / MARGIN;
     total = memory.total + beside;
     if (total <= available || !advice || advice_size == 0)
         return total;
-    largest = net_largest_batch(config, available > beside ? available - beside : 0);
+    if (!on_host)
+        available -= available / (MARGIN + 1);
+    else
+        available = available > beside ? available - beside : 0;
+    largest = net_largest_batch(config, available);
     if (largest > 0)
         snprintf(advice, advice_size, tr("可容纳的最大 batch_size 为 %d", "the largest batch_size that fits is %d"),
                  largest);

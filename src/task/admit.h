@@ -37,8 +37,8 @@ enum { INFER_BATCH = 16, BATCHES_AHEAD = 4 };
 /* Host bytes that decoding ahead takes: batches under way, and the pictures that the threads are at. */
 uint64_t decode_memory(int64_t batch_size, int64_t image_size);
 
-/* Host bytes that a training takes beside net, weights that are saved and loaders: kernels generated for the validation,
- * drawing the confusion matrix with its fonts, stacks of threads; measured. */
+/* Host bytes that a training takes beside net, weights that are saved and loaders: kernels generated for the
+ * validation, drawing the confusion matrix with its fonts, stacks of threads; measured. */
 enum { TRAIN_BESIDE = 28 << 20 };
 
 /* "{save_path}" or "{save_path}/{name}", in the arena; NULL without memory. */

@@ -107,6 +107,14 @@ bool task_backend_exists(const char *name)
     return backend && backend->stream_open && (!backend->available || backend->available());
 }
 
+bool task_backend_supports(const char *name, int compute_major, int *ret_oldest)
+{
+    const struct backend *backend = backend_find(name);
+
+    *ret_oldest = backend ? backend->oldest_capability : 0;
+    return compute_major == 0 || compute_major >= *ret_oldest;
+}
+
 const char *task_engine_version(void)
 {
     return net_version();

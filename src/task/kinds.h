@@ -61,6 +61,9 @@ const struct task_kind *task_kind_find(const char *name); /* NULL: unknown */
 /* Can this build compute with the backend ("cpu", "cuda")? */
 bool task_backend_exists(const char *name);
 
+/* Can it use a GPU of this major compute capability (0: not known)? *ret_oldest: the oldest that it can. */
+bool task_backend_supports(const char *name, int compute_major, int *ret_oldest);
+
 /* What computes, in one line: "rfuav 3.0.0, oneDNN 2.6.3". */
 const char *task_engine_version(void);
 

@@ -3,13 +3,48 @@
 Workers that only have to be there are stopped by SIGSTOP, so that eight of them cost nothing; cancelling them still
 works, since a stopped process can be killed."""
 
+import json
 import re
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.api.harness import ENDED, Daemon, DaemonCase, device_file, scratch
+from tests.api.harness import ENDED, Daemon, DaemonCase, device_file, scratch, write
+
+
+def cards(*capabilities):
+    """A device file with a GPU for each compute capability."""
+    devices = [{"name": f"Card {i}", "memory_mb": 24576, "compute_capability": text}
+               for i, text in enumerate(capabilities)]
+    return write(scratch("cards") + "/devices.json", json.dumps({"devices": devices}).encode())
+
+
+class OldGpus(unittest.TestCase):
+    """GPUs that the engine's kernels are not built for."""
+
+    def test_beside_a_newer_one(self):
+        daemon = Daemon(devices=cards("6.1", "8.6"))
+        self.addCleanup(daemon.kill)
+        self.assertEqual(daemon.wait(daemon.train_long(device="cuda"), "running")["device"], "cuda:1")
+        record = daemon.wait(daemon.train_long(device="cuda"), "queued")  # it waits for that one
+        self.assertIn("训练 1/1", record["message"])
+        fault, = daemon.post("/api/v2/training/start", daemon.train_fields(device="cuda:0")).json()["detail"]
+        self.assertEqual((fault["type"], fault["loc"], fault["input"]), ("device_unsupported", ["body", "device"], "cuda:0"))
+        self.assertEqual(fault["msg"], "cuda:0 (Card 0) 的计算能力为 6.1，至少需要 8.0；本机可用: cuda:1 and cpu")
+        self.assertEqual(len(daemon.json("/api/v2/resources/gpu")["devices"]), 2)
+        daemon.cancel_all()
+
+    def test_alone(self):
+        daemon = Daemon(devices=cards("7.5"), lang="en")
+        self.addCleanup(daemon.kill)
+        record = daemon.wait(daemon.train(device="cuda"), "completed")
+        self.assertEqual(record["device"], "cpu")
+        warnings = [line["message"] for line in daemon.lines(record["task_id"]) if line.get("level") == "WARNING"]
+        self.assertEqual(warnings, ["this machine has no usable GPU: running on the CPU: cuda:0 (Card 0) has compute "
+                                    "capability 7.5, at least 8.0 is needed"])
+        fault, = daemon.post("/api/v2/training/start", daemon.train_fields(device="cuda:0")).json()["detail"]
+        self.assertIn("usable here: only cpu", fault["msg"])
 
 
 class TwoGpus(DaemonCase):

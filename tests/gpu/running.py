@@ -1,6 +1,7 @@
 """A service under test on a real card: started from a bundle or a build, talked to through the Python client, with
 data sets of its own. Needs nothing but Python's standard library."""
 
+import glob
 import os
 import re
 import shutil
@@ -24,6 +25,16 @@ def find_program():
     return next((os.path.abspath(name) for name in names if name and os.path.exists(name)), None)
 
 
+def without(*names):
+    """A command that runs its arguments as on a machine without these libraries: an empty file lies over each. Needs
+    root."""
+    places = ["/usr/lib/x86_64-linux-gnu", "/usr/local/cuda*/lib64", "/usr/local/cuda*/compat", "/usr/local/nvidia/lib64",
+              "/usr/local/lib/python3*/*-packages/nvidia/*/lib", "/opt/*/.venv/lib/python3*/site-packages/nvidia/*/lib"]
+    found = {os.path.realpath(path) for place in places for name in names for path in glob.glob(f"{place}/{name}")}
+    script = "".join(f"mount --bind /dev/null '{path}' && " for path in sorted(found))
+    return ["unshare", "-m", "sh", "-c", script + 'exec "$0" "$@"']
+
+
 def until(condition, seconds, what):
     """Waits for condition() to be true; returns its value."""
     end = time.monotonic() + seconds
@@ -39,8 +50,9 @@ def until(condition, seconds, what):
 class Service:
     """A running `rfuav serve` with a folder of its own."""
 
-    def __init__(self, program, lang="en", env=None):
+    def __init__(self, program, lang="en", env=None, wrap=()):
         self.program = program
+        self.wrap = list(wrap)  # a command that runs the service
         self.folder = tempfile.mkdtemp(prefix="rfuav-gpu-")
         self.env = dict(os.environ, RFUAV_LANG=lang, DATA_DIR=f"{self.folder}/state", **(env or {}))
         self._count = 0
@@ -49,7 +61,7 @@ class Service:
     def start(self):
         self.output = open(f"{self.folder}/output.txt", "ab")
         begin = self.output.tell()
-        self.process = subprocess.Popen([self.program, "serve", "--port", "0"], cwd=self.folder, env=self.env,
+        self.process = subprocess.Popen(self.wrap + [self.program, "serve", "--port", "0"], cwd=self.folder, env=self.env,
                                         stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT)
         found = until(lambda: self.process.poll() is not None or re.search(r"http://127\.0\.0\.1:\d+", self.log(begin)),
                       20, "the service's start")
@@ -82,7 +94,7 @@ class Service:
 
     def run(self, *arguments):
         """`rfuav ARGUMENTS` as a user types it; its standard output, and an error when it fails."""
-        done = subprocess.run([self.program, *arguments], env=dict(self.env, RFUAV_URL=self.client.base_url),
+        done = subprocess.run(self.wrap + [self.program, *arguments], env=dict(self.env, RFUAV_URL=self.client.base_url),
                               capture_output=True, encoding="utf-8", timeout=60, check=False)
         if done.returncode:
             raise AssertionError(f"rfuav {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -174,4 +186,4 @@ def seconds_between(first, second):
     return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
 
 
-__all__ = ["ENDED", "RFUAVError", "Service", "find_program", "seconds_between", "until"]
+__all__ = ["ENDED", "RFUAVError", "Service", "find_program", "seconds_between", "until", "without"]

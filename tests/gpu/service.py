@@ -10,12 +10,14 @@ Nothing else should use the card meanwhile: its memory is looked at."""
 import csv
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
 from card import MIB, Card, Holder
-from running import ENDED, RFUAVError, Service, find_program, seconds_between, until
+from running import ENDED, RFUAVError, Service, find_program, seconds_between, until, without
 
 PARTS = {}
 SMALL = 16 * MIB  # what a driver keeps or gives back by itself
@@ -285,6 +287,54 @@ def precision(service, card):
         check("an unknown precision is refused", False)
     except RFUAVError as error:
         check("an unknown precision is refused", error.status == 400, error)
+
+
+OLD_CUDNN = "unsigned long cudnnGetVersion(void) { return 90000; }\n"
+
+
+def fails(program, data, name, words, **options):
+    """On a service with these options a training on the GPU fails with a sentence that has the words; one on the CPU
+    runs."""
+    with Service(program, **options) as service:
+        task = service.train(data, num_epochs=1)
+        message = service.wait(task, "failed", 20)["message"]
+        check(name, all(word in message for word in words), message)
+        other = service.train(data, num_epochs=1, device="cpu", image_size=64)
+        check("  the CPU computes, the service is healthy", service.wait(other, "completed") and service.healthy())
+
+
+@part
+def errors(service, card):
+    """What a task says where CUDA's libraries, the driver or the GPU are not as they should be."""
+    data = service.synth(train=4, val=2, size=64)
+    if os.geteuid() == 0:
+        fails(service.program, data, "no cuDNN", ("cuDNN 9 was not found", "RFUAV_CUDA_LIBRARIES", "pip install",
+                                                  "/usr/local/cuda", "cpu"), wrap=without("libcudnn.so.9"))
+        fails(service.program, data, "no cuDNN, in Chinese", ("训练失败: 没有找到 cuDNN 9", "请安装", "cpu"), lang="zh",
+              wrap=without("libcudnn.so.9"))
+        fails(service.program, data, "no cuBLASLt", ("cuBLASLt", "was not found", "pip install", "cpu"),
+              wrap=without("libcublasLt.so.13", "libcublasLt.so.12"))
+        fails(service.program, data, "no libcuda.so.1", ("no NVIDIA driver was found (libcuda.so.1)", "cpu"),
+              wrap=without("libcuda.so.1"))
+    else:
+        print("        skipped: hiding libraries needs root")
+    fake = service.new_folder("old")
+    os.mkdir(fake)
+    built = subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{fake}/libcudnn.so.9", "-x", "c", "-"], input=OLD_CUDNN,
+                           encoding="utf-8", check=False) if shutil.which("cc") else None
+    if built and built.returncode == 0:
+        fails(service.program, data, "a cuDNN that lacks functions", ("too old", "cuDNN 9", "cpu"),
+              env={"RFUAV_CUDA_LIBRARIES": fake})
+    else:
+        print("        skipped: no compiler for a library that is too old")
+    for name, env, said in (("no GPU visible", {"CUDA_VISIBLE_DEVICES": ""}, "hides all"),
+                            ("no CUDA object", {"RFUAV_CUDA_OBJECT": "/nonexistent/x.so"}, "CUDA")):
+        with Service(service.program, env=env) as other:
+            task = other.train(data, num_epochs=1, image_size=64)
+            record = other.wait(task)
+            lines = [line["message"] for line in other.lines(task) if line["level"] == "WARNING"]
+            check(name, record["status"] == "completed" and any(said in line for line in lines) or
+                  said in record["message"], "; ".join(lines) or record["message"])
 
 
 @part

@@ -56,7 +56,10 @@ static inline void fake_behave(const char *behaviour)
 {
     json_t *message;
 
-    if (strcmp(behaviour, "ok") == 0) {
+    if (strcmp(behaviour, "nomemory") == 0) {
+        fake_send(
+            json_pack("{s:s, s:s, s:s, s:s}", "type", "end", "status", "failed", "error", "no room", "kind", "MEMORY"));
+    } else if (strcmp(behaviour, "ok") == 0) {
         fake_log("开始训练...");
         fake_metrics();
         fake_log("训练完成！");

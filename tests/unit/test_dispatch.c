@@ -229,6 +229,27 @@ static void failures(void **state)
     assert_non_null(strstr(log_of("kill"), "last words|and a half|推理失败: "));
 }
 
+/* The last words of a task that found no memory on a GPU say what there is now; its slot is free meanwhile. */
+static void no_memory_is_explained(void **state)
+{
+    (void)state;
+    assert_true(submit("a", "training", "cuda:1", "nomemory", 5, 1));
+    assert_true(submit("b", "training", "cuda:1", "ok", 5, 1));
+    until("a", TASK_FAILED);
+    assert_string_equal(got.message, "训练失败: no room；任务在 cuda:1 上需要 1.0 GB，现在空闲 9.0 "
+                                     "GB；可等待其他程序结束后重试，或改用: cuda:0, cpu");
+    until("b", TASK_COMPLETED);
+    assert_true(submit("c", "training", "cpu", "nomemory", 5, 1));
+    until("c", TASK_FAILED);
+    assert_string_equal(got.message, "训练失败: no room");
+    assert_true(submit("d", "training", "cuda:0", "nomemory", 5, 1));
+    until("d", TASK_RUNNING);
+    while (dispatch_used(dispatch, 0, SLOT_TRAINING))
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_true(dispatch_cancel(dispatch, "d", &err));
+    assert_int_equal(state_of("d"), TASK_CANCELLED);
+}
+
 static void cancel_running(void **state)
 {
     (void)state;
@@ -396,6 +417,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T(a_training_from_start_to_end),
         T(failures),
+        T(no_memory_is_explained),
         T(cancel_running),
         T(cancel_waiting),
         T(delete_while_the_worker_lets_go),

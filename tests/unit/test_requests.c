@@ -125,7 +125,7 @@ static void assert_defaults(const struct field_table *table, const char *least, 
 static void tables_as_in_the_contract(void **state)
 {
     (void)state;
-    assert_table(&train_request_table, train, COUNT(train), 3);
+    assert_table(&train_request_table, train, COUNT(train), 4);
     assert_table(&infer_request_table, infer, COUNT(infer), 2);
     assert_table(&infer_batch_request_table, batch, COUNT(batch), 1);
 }

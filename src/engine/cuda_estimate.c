@@ -102,6 +102,9 @@ void cuda_estimate(struct graph *graph, struct op *op)
     case OP_ATTENTION_BACKWARD:
         op->scratch_bytes = attention_rows_bytes(op, op_input(graph, op, ATTNB_QKV));
         break;
+    case OP_WINDOW_ATTENTION_BACKWARD:
+        op->scratch_bytes = WINDOW_SUMS;
+        break;
     default:
         break;
     }

@@ -67,4 +67,15 @@ CUDA_RUN(first_token_backward);
 CUDA_RUN(cross_entropy); /* ops.c */
 CUDA_RUN(cross_entropy_backward);
 
+CUDA_PREPARE(window_attention); /* window.c */
+CUDA_RUN(window_attention);
+CUDA_PREPARE(window_attention_backward);
+CUDA_RUN(window_attention_backward);
+CUDA_PREPARE(position_bias); /* of both */
+CUDA_RUN(position_bias);
+CUDA_RUN(position_bias_backward);
+CUDA_PREPARE(patch_merge); /* of both */
+CUDA_RUN(patch_merge);
+CUDA_RUN(patch_merge_backward);
+
 #endif

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/cuda/sizes.h"
+
 #include "engine/op.h"
 
 #ifdef __cplusplus
@@ -272,6 +274,52 @@ cudaError_t direct_backward_data(cudaStream_t stream, const struct direct_launch
                                  void *dx);
 cudaError_t direct_backward_weight(cudaStream_t stream, const struct direct_launch *d, const void *dy, const void *x,
                                    void *dweight);
+
+/* --- attention in windows (window.cu), see op.h ----------------------------------------------------------------------
+ */
+
+struct window_launch {
+    enum number number;
+    int images, height, width, channels, heads; /* channels: WINDOW_DIM a head */
+    int rows, columns, shift[2];                /* windows of WINDOW_SIDE pixels squared; see window.h */
+    int processors;                             /* of the device */
+};
+
+/* dqkv may be qkv's memory. */
+struct window_gradients {
+    void *dqkv;
+    float *dqkv_bias;
+    void *dlogit_scale, *dtable;
+    enum number scale_number, table_number;
+};
+
+cudaError_t window_attention(cudaStream_t stream, const struct window_launch *l, const void *qkv, const float *qkv_bias,
+                             const float *logit_scale, const float *table, void *y);
+size_t window_scratch_bytes(const struct window_launch *l); /* of the backward */
+cudaError_t window_attention_backward(cudaStream_t stream, const struct window_launch *l, const void *dy,
+                                      const void *qkv, const float *qkv_bias, const float *logit_scale,
+                                      const float *table, void *scratch, const struct window_gradients *d);
+
+/* --- position bias and patch merging of Swin v2 (swin.cu), see op.h -------------------------------------------------
+ */
+
+enum { POSITION_MOST_HEADS = 32 };
+
+struct position_launch {
+    int places, middle, heads; /* heads: POSITION_MOST_HEADS at most */
+    const float *coords, *weight1, *bias1, *weight2;
+};
+cudaError_t position_bias(cudaStream_t stream, const struct position_launch *l, float *table);
+/* `number`: of the gradients of the weights. */
+cudaError_t position_bias_backward(cudaStream_t stream, const struct position_launch *l, const float *dtable,
+                                   const float *table, enum number number, void *dweight1, float *dbias1,
+                                   void *dweight2);
+
+/* (n, h, w, channels) to (n, (h+1)/2, (w+1)/2, 4 channels), and back. */
+cudaError_t patch_merge(cudaStream_t stream, enum number number, const void *x, int n, int h, int w, int channels,
+                        void *y);
+cudaError_t patch_merge_backward(cudaStream_t stream, enum number number, const void *dy, int n, int h, int w,
+                                 int channels, void *dx);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,9 @@ enum {
     LAYER_NORM_BLOCK_ROWS = 32,   /* at least */
     LIKELY_WORKSPACE = 16 << 20,
     RECOMPUTE_BYTES = 8 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
+    WINDOW_SIDE = 8,           /* of the windows of window attention, and channels of its heads: Swin v2's only ones */
+    WINDOW_DIM = 32,
+    WINDOW_SUMS = 1 << 20, /* at least what its backward leaves of sums */
 };
 
 #endif

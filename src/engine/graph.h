@@ -42,6 +42,7 @@ enum init_kind {
     INIT_ONE,
     INIT_NORMAL, /* torchvision's truncated normals too: they are cut off at 50 standard deviations */
     INIT_UNIFORM,
+    INIT_VALUES, /* tensor->values */
 };
 struct init {
     enum init_kind kind;
@@ -58,6 +59,7 @@ struct tensor {
                      in all graphs of a net */
     tensor_id of; /* GRADIENT, MOMENT: of this tensor; else NO_TENSOR */
     struct init init;
+    const void *values; /* init VALUES, of a PARAM or BUFFER: plain, with the graph's life */
 
     /* Filled by the plan. */
     const void *layout; /* the backend's; NULL: plain, dense row-major in `shape`. Interned by the backend for the life

@@ -63,7 +63,9 @@ static void draw(const struct tensor *tensor, uint64_t seed, void *data)
     int64_t count = tensor_elements(tensor);
     float *values = data;
 
-    if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32)
+    if (tensor->init.kind == INIT_VALUES)
+        memcpy(data, tensor->values, tensor_plain_bytes(tensor));
+    else if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32)
         memset(data, 0, tensor_plain_bytes(tensor));
     else if (tensor->init.kind == INIT_ONE)
         for (int64_t i = 0; i < count; i++)
@@ -136,7 +138,7 @@ static bool same_shape(const struct tensor *tensor, const struct named_tensor *n
 /* Files from before 2018 have no num_batches_tracked; PyTorch takes them, counting from 0. */
 static bool may_be_missing(const struct tensor *tensor)
 {
-    return tensor->role == TENSOR_BUFFER && tensor->dtype == DTYPE_I64;
+    return tensor->role == TENSOR_BUFFER && tensor->dtype == DTYPE_I64 && tensor->rank == 0;
 }
 
 static void shape_text(char *text, size_t size, int rank, const int64_t *shape)

@@ -157,16 +157,11 @@ tensor_id nn_batch_norm_with(struct graph *graph, const char *name, tensor_id x,
     return outputs[BN_Y];
 }
 
-tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps)
+tensor_id nn_layer_norm_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias, double eps)
 {
     struct op_attrs attrs = {.eps = (float)eps};
-    const int64_t rows[] = {tensor_rows(&graph->tensors[x])}, shape[] = {tensor_channels(&graph->tensors[x])};
-    size_t scope = graph_push(graph, "%s", name);
-    tensor_id inputs[] = {
-        [LN_X] = x,
-        [LN_WEIGHT] = param(graph, "weight", 1, shape, (struct init){.kind = INIT_ONE}),
-        [LN_BIAS] = param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO}),
-    };
+    const int64_t rows[] = {tensor_rows(&graph->tensors[x])};
+    tensor_id inputs[] = {[LN_X] = x, [LN_WEIGHT] = weight, [LN_BIAS] = bias};
     tensor_id outputs[] = {
         [LN_Y] = graph_like(graph, TENSOR_ACTIVATION, x), [LN_SAVE_MEAN] = NO_TENSOR, [LN_SAVE_INVSTD] = NO_TENSOR};
 
@@ -175,8 +170,18 @@ tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, doub
         outputs[LN_SAVE_INVSTD] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 1, rows, NULL);
     }
     graph_op(graph, OP_LAYER_NORM, &attrs, COUNT(inputs), inputs, COUNT(outputs), outputs);
-    graph_pop(graph, scope);
     return outputs[LN_Y];
+}
+
+tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps)
+{
+    const int64_t shape[] = {tensor_channels(&graph->tensors[x])};
+    size_t scope = graph_push(graph, "%s", name);
+    tensor_id weight = param(graph, "weight", 1, shape, (struct init){.kind = INIT_ONE});
+    tensor_id bias = param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO});
+
+    graph_pop(graph, scope);
+    return nn_layer_norm_op(graph, x, weight, bias, eps);
 }
 
 tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x)

@@ -74,6 +74,7 @@ tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor
                        tensor_id residual);
 tensor_id nn_max_pool_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x);
 tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias);
+tensor_id nn_layer_norm_op(struct graph *graph, tensor_id x, tensor_id weight, tensor_id bias, double eps);
 tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads);
 
 /* --- Swin v2 (nn_window.c), see op.h --------------------------------------------------------------------------------

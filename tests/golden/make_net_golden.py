@@ -15,8 +15,9 @@ import torchvision
 CLASSES, SIZE = 5, 64
 LOGITS_BATCH, TRAIN_BATCH, STEPS, LEARNING_RATE = 2, 4, 10, 1e-4
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32",
-          "mobilenet_v3_large", "mobilenet_v3_small")
-TRAINED = ("resnet18", "resnet50", "vit_b_32", "mobilenet_v3_large", "mobilenet_v3_small")
+          "swin_v2_t", "swin_v2_s", "swin_v2_b", "mobilenet_v3_large", "mobilenet_v3_small")
+TRAINED = ("resnet18", "resnet50", "vit_b_32", "swin_v2_t", "mobilenet_v3_large", "mobilenet_v3_small")
+OTHER_SIZE = {"swin_v2_t": 84}  # where shifted windows are filled up
 
 
 def hash64(text):
@@ -67,6 +68,12 @@ def images(n):
     return torch.from_numpy(values / 255).permute(0, 3, 1, 2).contiguous()
 
 
+def other_image(size):
+    """The first bytes of images() as one image of another size."""
+    data = images(TRAIN_BATCH).permute(0, 2, 3, 1).flatten()[:size * size * 3]
+    return data.reshape(1, size, size, 3).permute(0, 3, 1, 2).contiguous()
+
+
 def keys(model):
     """The state_dict's names and shapes, in order."""
     text = "".join("%s %s\n" % (key, "x".join(map(str, value.shape))) for key, value in model.state_dict().items())
@@ -87,9 +94,10 @@ def build(name, own_head=False):
     model = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     model = (model if own_head else service_head(name, model)).double()
     for module in model.modules():  # random ops off
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, (torch.nn.Dropout, torchvision.ops.StochasticDepth)):
             module.p = 0.0
     state = {key: torch.from_numpy(numpy.asarray(weight(key, tuple(value.shape)))).to(value.dtype)
+             if value.is_floating_point() or "num_batches" in key else value
              for key, value in model.state_dict().items()}
     model.load_state_dict(state)
     return model
@@ -106,6 +114,8 @@ def main():
         lines = ["keys " + keys(model)]
         with torch.no_grad():
             lines.append("logits " + numbers(model(images(LOGITS_BATCH)).flatten()))
+            if name in OTHER_SIZE:
+                lines.append("other " + numbers(model(other_image(OTHER_SIZE[name])).flatten()))
             if name.startswith("mobilenet_v3"):
                 model = build(name, own_head=True).eval()
                 lines.append("torchvision keys " + keys(model))

@@ -267,27 +267,23 @@ static inline tensor_id build_window_attention(struct graph *graph, const struct
     return case_finish(graph, c, nn_window_attention_op(graph, &attrs, qkv, qkv_bias, logit_scale, table));
 }
 
-/* kernel: the window; groups: heads. */
+/* kernel: the window; groups: heads. In inference the table is the prologue's, and attention reads it. */
 static inline tensor_id build_position_bias(struct graph *graph, const struct op_case *c)
 {
-    int64_t shape[] = {1, 2 * c->kernel[0] - 1, 2 * c->kernel[1] - 1, 2};
+    struct op_attrs attrs = {.kernel = {c->kernel[0], c->kernel[1]}, .heads = c->groups};
+    int64_t shape[] = {1, 2 * c->kernel[0] - 1, 2 * c->kernel[1] - 1, 2}, channels = 32 * c->groups;
     tensor_id coords = graph_tensor(graph, TENSOR_BUFFER, DTYPE_F32, 4, shape, "coords");
     tensor_id weight1 = case_param(graph, "weight1", 2, (int64_t[]){c->c, 2});
     tensor_id bias1 = case_param(graph, "bias1", 1, (int64_t[]){c->c});
     tensor_id weight2 = case_param(graph, "weight2", 2, (int64_t[]){c->groups, c->c});
-    tensor_id table = nn_position_bias_op(graph, coords, weight1, bias1, weight2);
+    tensor_id table = nn_position_bias_op(graph, coords, weight1, bias1, weight2), qkv, bias, scale;
 
-    return c->flags & CASE_INFER ? nn_add(graph, table, case_input(graph, 2, graph->tensors[table].shape)) : table;
-}
-
-/* The multilayer perceptron of a transformer: layer norm, linear, GELU, linear, sum. */
-static inline tensor_id build_mlp(struct graph *graph, const struct op_case *c)
-{
-    tensor_id x = nn_relu(graph, case_input(graph, 3, (int64_t[]){c->n, c->h, c->c})), y;
-
-    y = nn_linear(graph, "0", nn_layer_norm(graph, "ln", x, 1e-6), (struct linear){.features = c->out});
-    y = nn_linear(graph, "3", nn_activation(graph, ACTIVATION_GELU, y), (struct linear){.features = c->c});
-    return nn_add(graph, x, y);
+    if (!(c->flags & CASE_INFER))
+        return table;
+    qkv = case_input(graph, 4, (int64_t[]){1, c->kernel[0], c->kernel[1], 3 * channels});
+    bias = case_param(graph, "qkv.bias", 1, (int64_t[]){3 * channels});
+    scale = case_param(graph, "logit_scale", 3, (int64_t[]){c->groups, 1, 1});
+    return nn_window_attention_op(graph, &attrs, qkv, bias, scale, table);
 }
 
 static inline tensor_id build_patch_merge(struct graph *graph, const struct op_case *c)

@@ -15,6 +15,12 @@
         .image_step = patch, .build = vit_build, .size = &(model), .renamed = vit_renamed, .fit = vit_fit              \
     }
 
+#define SWIN_V2(model)                                                                                                 \
+    {                                                                                                                  \
+        .name = #model, .class_name = "SwinTransformer", .head = "head", .min_image_size = 4, .build = swin_v2_build,  \
+        .size = &(model)                                                                                               \
+    }
+
 #define MOBILENET_V3(model, features)                                                                                  \
     {                                                                                                                  \
         .name = #model, .class_name = "MobileNetV3", .head = "classifier", .min_image_size = 1,                        \
@@ -32,6 +38,9 @@ static const struct model models[] = {
     VIT(vit_b_32, 32),
     VIT(vit_l_16, 16),
     VIT(vit_l_32, 32),
+    SWIN_V2(swin_v2_t),
+    SWIN_V2(swin_v2_s),
+    SWIN_V2(swin_v2_b),
     MOBILENET_V3(mobilenet_v3_large, 1280),
     MOBILENET_V3(mobilenet_v3_small, 1024),
 };

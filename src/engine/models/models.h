@@ -50,4 +50,9 @@ tensor_id vit_build(struct graph *graph, const void *size, tensor_id x, int num_
 extern const char *const vit_renamed[];
 bool vit_fit(const struct named_tensor *from, const struct tensor *to, float *ret);
 
+/* swin_v2.c: Liu et al., "Swin Transformer V2: Scaling Up Capacity and Resolution", CVPR 2022. */
+struct swin_v2;
+extern const struct swin_v2 swin_v2_t, swin_v2_s, swin_v2_b;
+tensor_id swin_v2_build(struct graph *graph, const void *size, tensor_id x, int num_classes);
+
 #endif

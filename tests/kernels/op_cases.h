@@ -286,6 +286,16 @@ static inline tensor_id build_position_bias(struct graph *graph, const struct op
     return nn_window_attention_op(graph, &attrs, qkv, bias, scale, table);
 }
 
+/* The multilayer perceptron of a transformer: layer norm, linear, GELU, linear, sum. */
+static inline tensor_id build_mlp(struct graph *graph, const struct op_case *c)
+{
+    tensor_id x = nn_relu(graph, case_input(graph, 3, (int64_t[]){c->n, c->h, c->c})), y;
+
+    y = nn_linear(graph, "0", nn_layer_norm(graph, "ln", x, 1e-6), (struct linear){.features = c->out});
+    y = nn_linear(graph, "3", nn_activation(graph, ACTIVATION_GELU, y), (struct linear){.features = c->c});
+    return nn_add(graph, x, y);
+}
+
 static inline tensor_id build_patch_merge(struct graph *graph, const struct op_case *c)
 {
     return nn_patch_merge(graph, case_image(graph, c));

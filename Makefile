@@ -239,7 +239,7 @@ coverage: ## line coverage of the C code over all tests
 	@$(MAKE) --no-print-directory deps-dev
 	@$(MAKE) --no-print-directory -j$$(nproc) COVERAGE=1 all unit-build
 	@find build-coverage -name '*.gcda' -delete
-	@$(PYTHON) tests/run.py --build build-coverage | tail -n 1
+	@$(PYTHON) tests/run.py --build build-coverage | grep -v '^ok'
 	@lcov --quiet --capture --directory build-coverage/src --base-directory . --no-external --output-file build-coverage/lcov.info
 	@lcov --list build-coverage/lcov.info | tail -n +4
 

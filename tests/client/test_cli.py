@@ -89,6 +89,35 @@ class Words(unittest.TestCase):
             self.assertEqual((words, status, out), (words, 2, ""))
             self.assertIn(part, err)
 
+    def test_version(self):
+        status, text, _ = rfuav("version")
+        self.assertEqual(status, 0)
+        self.assertRegex(text, r"^rfuav \d+\.\d+\.\d+\n$")
+
+    def test_bench(self):
+        words = ("bench", "--device", "cpu", "--model", "resnet18", "--size", "32", "--batch", "1,2", "--seconds", "0.02")
+        status, text, err = rfuav(*words, "--json")
+        self.assertEqual((status, err), (0, ""))
+        rows = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual([(row["mode"], row["batch"]) for row in rows],
+                         [("train", 1), ("train", 2), ("infer", 1), ("infer", 2)])
+        for row in rows:
+            self.assertAlmostEqual(row["images_per_s"], 1000 * row["batch"] / row["ms"], delta=0.1 + row["images_per_s"] * 0.01)
+            self.assertGreater(row["memory"], 0)
+        status, text, err = rfuav(*words, "--mode", "infer", "--ops")
+        self.assertEqual((status, err), (0, ""))
+        self.assertRegex(text, r"CONV2D +\S+x\S+")
+        self.assertRegex(text, r"resnet18 +infer +fp32 +2 ")
+        status, text, err = rfuav("bench", "--device", "cpu", "--model", "resnet19")
+        self.assertEqual(status, 1)
+        self.assertIn("resnet19", err)
+
+    def test_models(self):
+        status, text, _ = rfuav("models", "--device", "cpu")
+        self.assertEqual(status, 0)
+        self.assertRegex(text, r"\nresnet18 +11\.69 +3\.63 +\d+ +\d+")
+        self.assertEqual(rfuav("models", "--precision", "fp8")[0], 2)
+
     def test_no_service(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

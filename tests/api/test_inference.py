@@ -6,7 +6,7 @@ import os
 import unittest
 import uuid
 
-from tests.api.harness import CFG, DaemonCase, model, png, scratch, write
+from tests.api.harness import CFG, DaemonCase, model, png, scratch, small_set, write
 
 
 def pictures(count=3, ending=".png"):
@@ -132,6 +132,15 @@ class Results(DaemonCase):
         for source in (scratch("empty"), write(scratch("text") + "/x.txt", b"x")):
             task, out = self.run_over(source)
             self.assertFalse([name for name in os.listdir(out) if name.endswith(".jpg")] if os.path.isdir(out) else [])
+
+    def test_precision_of_a_batch(self):
+        cfg, weights = model()
+        body = {"cfg_path": cfg, "weight_path": weights, "source_paths": [small_set() + "/A"], "device": "cpu",
+                "save_base_path": scratch("batch"), "precision": "fp8"}
+        self.assert_detail(self.daemon.post("/api/v2/inference/batch", body), 400, "不支持的精度: fp8 (可选 fp32、bf16)")
+        body["precision"] = "bf16"  # on the CPU in fp32
+        task, = self.daemon.post("/api/v2/inference/batch", body).json()["task_ids"]
+        self.daemon.wait(task, "completed")
 
     def test_other_files_are_skipped(self):
         source = pictures(2)

@@ -54,12 +54,17 @@ class Figure:
 
 # ---- helpers ----
 
-def wrk(daemon, path, seconds=3, runs=5):
-    """(requests a second, p99 in ms) of one thread and 16 connections: medians of several runs."""
-    rates, lates = [], []
+def wrk(daemon, path, seconds=3, runs=5, body=None, connections=16):
+    """(requests a second, p99 in ms) of one thread and 16 connections: medians of several runs. body: of a POST."""
+    rates, lates, script = [], [], []
+    if body is not None:
+        script = ["-s", scratch("wrk") + "/post.lua"]
+        with open(script[1], "w", encoding="utf-8") as file:
+            file.write(f"wrk.method = 'POST'\nwrk.body = [[{json.dumps(body)}]]\n"
+                       "wrk.headers['Content-Type'] = 'application/json'\n")
     for _ in range(runs):
-        output = subprocess.run(["wrk", "-t1", "-c16", f"-d{seconds}s", "--latency", daemon.url + path],
-                                capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"] + script +
+                                [daemon.url + path], capture_output=True, text=True, check=True).stdout
         if "Non-2xx" in output:
             raise RuntimeError(output)
         found = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", output)
@@ -198,6 +203,21 @@ def health():
     daemon = stored(1000)
     rate, _ = wrk(daemon, "/api/v1/health")
     yield Figure("GET health with 1 000 tasks stored", rate, "/s", 0.9 * fresh, "more", "(0.9 × with none)")
+    daemon.stop()
+
+
+@row("starts")
+def starts():
+    daemon = Daemon(env=QUICK)
+    for connections in (1, 16):
+        rate, late = wrk(daemon, "/api/v2/training/start", 2, 3, daemon.train_fields(), connections)
+        yield Figure(f"POST of starts, {connections} at a time, each on disk when answered", rate, "/s")
+        yield Figure(f"POST of starts, {connections} at a time, p99", late, "ms", 50)
+    known = daemon.json("/api/v1/health")["training_tasks"]
+    daemon.kill(signal.SIGKILL)
+    daemon.start()
+    yield Figure("kill -9 then: starts that were answered and are lost",
+                 known - daemon.json("/api/v1/health")["training_tasks"], "", 0)
     daemon.stop()
 
 

@@ -43,6 +43,21 @@ class Killed(unittest.TestCase):
         self.assertEqual(daemon.task(task)["current_epoch"], 40)
         daemon.stop()
 
+    def test_kill_9_at_the_moment_a_worker_starts(self):
+        """Wherever the kill comes, a task whose worker had begun says that it begins anew."""
+        for _ in range(4):
+            daemon = Daemon()
+            task = daemon.train_long()
+            end = time.monotonic() + 10 * PATIENCE
+            while not daemon.workers() and time.monotonic() < end:
+                pass
+            daemon.kill(signal.SIGKILL)
+            daemon.start()
+            warnings = [line["message"] for line in daemon.lines(task) if line.get("level") == "WARNING"]
+            self.assertIn("服务已重启，任务重新排队并将重新开始", warnings)
+            daemon.cancel_all()
+            daemon.stop()
+
     def test_every_answered_task_is_on_disk(self):
         daemon = Daemon(env={"MAX_TRAINING_CONCURRENT_CPU": "0", "MAX_INFERENCE_CONCURRENT_CPU": "0"})
         for _ in range(3):

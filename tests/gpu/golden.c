@@ -70,7 +70,7 @@ static void test_logits_cuda(void **state)
 
 static void test_training_cuda(void **state)
 {
-    static const char *const models[] = {"resnet18", "resnet50", "vit_b_32", "mobilenet_v3_large"};
+    static const char *const models[] = {"resnet18", "resnet50", "vit_b_32", "swin_v2_t", "mobilenet_v3_large"};
 
     (void)state;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)

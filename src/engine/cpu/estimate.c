@@ -90,9 +90,10 @@ static const struct {
     enum op_type type;
     bool (*prepare)(struct stream *stream, struct graph *graph, struct op *op, struct err *err);
 } as_prepared[] = {
-    {OP_LAYER_NORM_BACKWARD, cpu_layer_norm_backward_prepare},
-    {OP_ATTENTION, cpu_attention_prepare},
-    {OP_ATTENTION_BACKWARD, cpu_attention_backward_prepare},
+    {OP_LAYER_NORM_BACKWARD, cpu_layer_norm_backward_prepare},    {OP_ATTENTION, cpu_attention_prepare},
+    {OP_ATTENTION_BACKWARD, cpu_attention_backward_prepare},      {OP_WINDOW_ATTENTION, cpu_window_attention_prepare},
+    {OP_WINDOW_ATTENTION_BACKWARD, cpu_window_attention_prepare}, {OP_POSITION_BIAS, cpu_position_bias_prepare},
+    {OP_POSITION_BIAS_BACKWARD, cpu_position_bias_prepare},
 };
 
 static void prepare_as_estimate(struct graph *graph, struct op *op)

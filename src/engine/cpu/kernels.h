@@ -68,6 +68,15 @@ RUN(cpu_patches);
 RUN(cpu_tokens);
 RUN(cpu_tokens_backward);
 
+PREPARE(cpu_window_attention_prepare); /* of both */
+RUN(cpu_window_attention);
+RUN(cpu_window_attention_backward);
+PREPARE(cpu_position_bias_prepare); /* of both */
+RUN(cpu_position_bias);
+RUN(cpu_position_bias_backward);
+RUN(cpu_patch_merge);
+RUN(cpu_patch_merge_backward);
+
 RUN(cpu_adam);
 PREPARE(cpu_reorder_prepare);
 RUN(cpu_reorder);

@@ -53,6 +53,19 @@ struct layer_norm_gradient {
     float *dx, *dweight, *dbias;
 };
 
+/* c = alpha a b, or more added to c: c (m, n), n a multiple of the vector; b (k, n). a's numbers may lie any way. */
+struct product {
+    int64_t m, n, k;
+    const float *a;
+    int64_t a_row, a_column; /* from one row, or column, to the next */
+    const float *b;
+    int64_t b_row;
+    float *c;
+    int64_t c_row;
+    float alpha;
+    bool add;
+};
+
 struct simd {
     const char *name;
     int block; /* channels of a plane */
@@ -87,6 +100,8 @@ struct simd {
     void (*softmax_row_again)(float *x, float scale, float log_sum, int64_t count);
     /* dp = scale p (dp - product) */
     void (*softmax_row_backward)(const float *p, float product, float scale, float *dp, int64_t count);
+
+    void (*small_product)(const struct product *product);
 
     void (*adam)(const struct adam_step *step, float *param, const float *grad, float *exp_avg, float *exp_avg_sq,
                  int64_t count);

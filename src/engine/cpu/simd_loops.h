@@ -469,6 +469,8 @@ static void adam(const struct adam_step *step, float *param, const float *grad, 
 
 #include "engine/cpu/simd_rows.h"
 
+#include "engine/cpu/simd_product.h"
+
 const struct simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .block = SIMD_BLOCK,
@@ -489,5 +491,6 @@ const struct simd SIMD_TABLE = {
     .softmax_row = softmax_row,
     .softmax_row_again = softmax_row_again,
     .softmax_row_backward = softmax_row_backward,
+    .small_product = small_product,
     .adam = adam,
 };

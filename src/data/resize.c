@@ -1,9 +1,6 @@
-/* resize.c - bilinear resize with antialias, bit for bit as Pillow's ImagingResample on 8-bit RGB.
- *
- * Source: python-pillow, src/libImaging/Resample.c. A triangle filter whose support grows with the shrink factor gives
- * each output position a run of weights; they are normalised in double and rounded to fixed point. The horizontal pass
- * writes 8-bit rows, the vertical pass reads them: that rounding in between is part of the result. */
-#include <math.h>
+/* resize.c - bilinear resize with antialias, bit for bit as Pillow's ImagingResample on 8-bit RGB: base/resample.h has
+ * the filter. The horizontal pass writes 8-bit rows, the vertical pass reads them: that rounding in between is part of
+ * the result. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,71 +9,36 @@
 
 static void weights_release(struct weights *w)
 {
-    free(w->first);
-    free(w->count);
-    free(w->weight);
+    resample_release(&w->resample);
     free(w->split);
-}
-
-/* Output position i of n out of in_size: its weights into fixed point. `row` is scratch of w->taps doubles. */
-static void weights_fill(struct weights *w, int in_size, int n, int i, double *row)
-{
-    double scale = (double)in_size / n, filter_scale = scale < 1.0 ? 1.0 : scale;
-    double center = (i + 0.5) * scale, inverse = 1.0 / filter_scale, sum = 0.0;
-    int first = (int)(center - filter_scale + 0.5), end = (int)(center + filter_scale + 0.5);
-    int32_t *weight = w->weight + (size_t)i * (size_t)w->taps;
-    int16_t *split = w->split + 2 * (size_t)i * (size_t)w->taps;
-
-    first = first < 0 ? 0 : first;
-    end = end > in_size ? in_size : end;
-    w->first[i] = first;
-    w->count[i] = end - first;
-    for (int t = 0; t < end - first; t++) {
-        double x = fabs((t + first - center + 0.5) * inverse);
-
-        row[t] = x < 1.0 ? 1.0 - x : 0.0;
-        sum += row[t];
-    }
-    for (int t = 0; t < end - first; t++) {
-        double value = sum != 0.0 ? row[t] / sum : row[t];
-
-        weight[t] = (int32_t)(0.5 + value * (1 << PRECISION_BITS));
-        split[t / 4 * 8 + t % 4] = (int16_t)(weight[t] >> SPLIT_BITS);
-        split[t / 4 * 8 + 4 + t % 4] = (int16_t)(weight[t] & ((1 << SPLIT_BITS) - 1));
-    }
 }
 
 static bool weights_init(struct weights *w, int in_size, int n)
 {
-    double scale = (double)in_size / n;
+    struct resample *r = &w->resample;
     size_t all;
-    double *row;
 
-    memset(w, 0, sizeof *w);
-    w->taps = ((int)ceil(scale < 1.0 ? 1.0 : scale) * 2 + 1 + 3) / 4 * 4;
-    all = (size_t)n * (size_t)w->taps;
-    w->first = calloc((size_t)n, sizeof *w->first);
-    w->count = calloc((size_t)n, sizeof *w->count);
-    w->weight = calloc(all, sizeof *w->weight);
+    w->split = NULL;
+    if (!resample_init(r, in_size, n))
+        return false;
+    all = (size_t)n * (size_t)r->taps;
     w->split = calloc(2 * all, sizeof *w->split);
-    row = calloc((size_t)w->taps, sizeof *row);
-    if (w->first && w->count && w->weight && w->split && row)
-        for (int i = 0; i < n; i++)
-            weights_fill(w, in_size, n, i, row);
-    free(row);
-    return w->first && w->count && w->weight && w->split && row;
+    for (size_t t = 0; w->split && t < all; t++) {
+        w->split[t / 4 * 8 + t % 4] = (int16_t)(r->weight[t] >> SPLIT_BITS);
+        w->split[t / 4 * 8 + 4 + t % 4] = (int16_t)(r->weight[t] & ((1 << SPLIT_BITS) - 1));
+    }
+    return w->split;
 }
 
-static void horizontal_plain(const struct weights *weights, int n, const uint8_t *const in[ROWS],
-                             uint8_t *const out[ROWS])
+static void horizontal_plain(const struct weights *w, int n, const uint8_t *const in[ROWS], uint8_t *const out[ROWS])
 {
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < n; i++) {
-            const int32_t *weight = weights->weight + (size_t)i * (size_t)weights->taps;
-            const uint8_t *p = in[r] + 3 * (size_t)weights->first[i];
-            int32_t sum[3] = {HALF, HALF, HALF};
+            const int32_t *weight = w->resample.weight + (size_t)i * (size_t)w->resample.taps;
+            const uint8_t *p = in[r] + 3 * (size_t)w->resample.first[i];
+            int32_t sum[3] = {RESAMPLE_HALF, RESAMPLE_HALF, RESAMPLE_HALF};
 
-            for (int t = 0; t < weights->count[i]; t++, p += 3)
+            for (int t = 0; t < w->resample.count[i]; t++, p += 3)
                 for (int c = 0; c < 3; c++)
                     sum[c] += p[c] * weight[t];
             for (int c = 0; c < 3; c++)
@@ -87,7 +49,7 @@ static void horizontal_plain(const struct weights *weights, int n, const uint8_t
 static void vertical_plain(const int32_t *weight, int count, const uint8_t *in, size_t bytes, uint8_t *out)
 {
     for (size_t j = 0; j < bytes; j++) {
-        int32_t sum = HALF;
+        int32_t sum = RESAMPLE_HALF;
 
         for (int t = 0; t < count; t++)
             sum += in[(size_t)t * bytes + j] * weight[t];
@@ -150,8 +112,8 @@ static bool pass_vertical(const uint8_t *in, int in_height, size_t bytes, int he
     bool ok = weights_init(&w, in_height, height);
 
     for (size_t y = 0; ok && y < (size_t)height; y++)
-        kernels->vertical(w.weight + y * (size_t)w.taps, w.count[y], in + (size_t)w.first[y] * bytes, bytes,
-                          out + y * bytes);
+        kernels->vertical(w.resample.weight + y * (size_t)w.resample.taps, w.resample.count[y],
+                          in + (size_t)w.resample.first[y] * bytes, bytes, out + y * bytes);
     weights_release(&w);
     return ok;
 }

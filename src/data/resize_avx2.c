@@ -14,7 +14,7 @@ AVX2 static inline uint32_t finish(__m256i upper, __m256i lower)
     __m256i both = _mm256_add_epi32(_mm256_slli_epi32(upper, SPLIT_BITS), lower);
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
 
-    sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(HALF)), PRECISION_BITS);
+    sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(RESAMPLE_HALF)), RESAMPLE_BITS);
     sum = _mm_packus_epi32(sum, sum);
     return (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(sum, sum));
 }
@@ -30,13 +30,13 @@ AVX2 static void horizontal(const struct weights *weights, int n, const uint8_t 
     const __m256i lower_words = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
 
     for (int i = 0; i < n; i++) {
-        const int16_t *split = weights->split + 2 * (size_t)i * (size_t)weights->taps;
-        size_t at = 3 * (size_t)weights->first[i];
+        const int16_t *split = weights->split + 2 * (size_t)i * (size_t)weights->resample.taps;
+        size_t at = 3 * (size_t)weights->resample.first[i];
         __m256i upper[ROWS], lower[ROWS];
 
         for (int r = 0; r < ROWS; r++)
             upper[r] = lower[r] = _mm256_setzero_si256();
-        for (int t = 0; t < weights->count[i]; t += 4, at += 12, split += 8) {
+        for (int t = 0; t < weights->resample.count[i]; t += 4, at += 12, split += 8) {
             __m256 four = _mm256_castsi256_ps(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)split)));
             __m256i upper_weights = _mm256_castps_si256(_mm256_permutevar_ps(four, upper_words));
             __m256i lower_weights = _mm256_castps_si256(_mm256_permutevar_ps(four, lower_words));
@@ -62,7 +62,7 @@ AVX2 static void vertical(const int32_t *weight, int count, const uint8_t *in, s
     size_t j = 0;
 
     for (; j + 8 <= bytes; j += 8) {
-        __m256i sum = _mm256_set1_epi32(HALF);
+        __m256i sum = _mm256_set1_epi32(RESAMPLE_HALF);
         __m128i half;
 
         for (int t = 0; t < count; t++) {
@@ -70,12 +70,12 @@ AVX2 static void vertical(const int32_t *weight, int count, const uint8_t *in, s
 
             sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(eight, _mm256_set1_epi32(weight[t])));
         }
-        sum = _mm256_srai_epi32(sum, PRECISION_BITS);
+        sum = _mm256_srai_epi32(sum, RESAMPLE_BITS);
         half = _mm_packus_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
         _mm_storel_epi64((void *)(out + j), _mm_packus_epi16(half, half));
     }
     for (; j < bytes; j++) {
-        int32_t sum = HALF;
+        int32_t sum = RESAMPLE_HALF;
 
         for (int t = 0; t < count; t++)
             sum += in[(size_t)t * bytes + j] * weight[t];

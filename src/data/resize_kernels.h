@@ -6,20 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/resample.h"
 #include "data/image.h"
 
-/* PRECISION_BITS: Pillow's fixed point; ROWS: the horizontal loop's rows at a time; READ_PAST: bytes that it may read
- * past a row's end. */
-enum { PRECISION_BITS = 32 - 8 - 2, HALF = 1 << (PRECISION_BITS - 1), ROWS = 4, READ_PAST = 13 };
+/* ROWS: the horizontal loop's rows at a time; READ_PAST: bytes that it may read past a row's end. */
+enum { ROWS = 4, READ_PAST = 13 };
 
-/* The weights of one direction: output i is the sum over t < count[i] of weight[i * taps + t] * input[first[i] + t].
- * taps is a multiple of 4, weights past count[i] are 0.
- * split: for every four weights eight words, their upper halves (weight >> SPLIT_BITS) and their lower ones. */
+/* split: for every four weights eight words, their upper halves (weight >> SPLIT_BITS) and their lower ones. */
 enum { SPLIT_BITS = 11 };
 struct weights {
-    int taps;
-    int *first, *count;
-    int32_t *weight;
+    struct resample resample;
     int16_t *split;
 };
 
@@ -39,10 +35,10 @@ extern const struct resize_kernels resize_kernels_avx2;
 bool image_resize_with(const struct resize_kernels *kernels, const struct image *image, int width, int height,
                        uint8_t *out, struct err *err);
 
-/* A sum of weighted bytes with HALF added; never negative, since the triangle has no negative lobes. */
+/* A sum of weighted bytes with RESAMPLE_HALF added; never negative, since the triangle has no negative lobes. */
 static inline uint8_t resize_to_byte(int32_t sum)
 {
-    sum >>= PRECISION_BITS;
+    sum >>= RESAMPLE_BITS;
     return (uint8_t)(sum > 255 ? 255 : sum);
 }
 

@@ -140,7 +140,8 @@ $B/%.cu.o: %.cu
 # without the CPU backend and the libraries of the service, so that they run on a bare GPU server
 $(GPU_BIN): $B/%: $B/%.o $B/librfuav.a
 	@echo "  LINK  $@"
-	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ -lm -ldl -lpthread
+	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(GPU_LIBS) -lm -ldl -lpthread
+$B/tests/gpu/jpeg: GPU_LIBS = -Wl,--as-needed $(LIBS)
 
 -include $(CUDA_OBJ:.o=.d) $(GPU_BIN:=.d)
 -include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(DRIVER_BIN:=.d) $B/src/main.d

@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "base/random.h"
-#include "data/picture_load.h"
 
 enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4, HELP_FROM_BYTES = 2 << 20 };
 static const uint64_t ORDER_STREAM = UINT64_C(0x6c6f61646572) << 16; /* apart from other users of the seed */
@@ -27,7 +26,7 @@ enum slot_state { SLOT_FREE, SLOT_BUSY, SLOT_GOOD, SLOT_BAD };
 struct slot {
     enum slot_state state;
     const uint8_t *picture; /* in the cache or in the ring */
-    struct err err;         /* of a bad one */
+    struct err *err;        /* of a bad one, malloc'ed; NULL without memory */
 };
 
 /* Pictures on their way into a batch: whoever draws the next number copies that one. */
@@ -44,6 +43,8 @@ struct loader {
     size_t picture_bytes;
 
     /* the consumer's own */
+    uint64_t epoch;
+    bool started;
     size_t *order, order_count, at; /* this epoch, and how far it is */
     size_t taken;                   /* of todo */
     bool *bad;
@@ -108,7 +109,9 @@ static void decode_next(struct loader *loader)
 {
     size_t t = loader->next++, sample = loader->todo[t], place = t % loader->window;
     struct slot result = {0};
-    bool from_disk = false, ok;
+    enum picture_origin origin;
+    struct err err;
+    bool ok;
 
     loader->slots[place].state = SLOT_BUSY;
     loader->busy++;
@@ -116,8 +119,10 @@ static void decode_next(struct loader *loader)
 
     uint8_t *out = sample < loader->cached ? loader->cache + sample * loader->picture_bytes
                                            : loader->ring + place * loader->picture_bytes;
-    ok = picture_load(loader->dataset->samples[sample].path, loader->config.image_size, loader->config.disk, out,
-                      &from_disk, &result.err);
+    ok = picture_load(loader->dataset->samples[sample].path, loader->config.image_size, loader->config.disk,
+                      loader->config.decoder, out, &origin, &err);
+    if (!ok && (result.err = malloc(sizeof err)))
+        *result.err = err;
     result.picture = out;
     result.state = ok ? SLOT_GOOD : SLOT_BAD;
 
@@ -125,8 +130,9 @@ static void decode_next(struct loader *loader)
     loader->slots[place] = result;
     if (sample < loader->cached)
         loader->have[sample] = ok;
-    loader->counts.from_disk += from_disk;
-    loader->counts.decoded += ok && !from_disk;
+    loader->counts.from_disk += ok && origin == PICTURE_CACHED;
+    loader->counts.by_decoder += ok && origin == PICTURE_BY_DECODER;
+    loader->counts.decoded += ok && origin != PICTURE_CACHED;
     loader->busy--;
     pthread_cond_signal(&loader->done);
 }
@@ -215,13 +221,18 @@ bool loader_open(const struct dataset *dataset, const struct loader_config *conf
     loader = calloc(1, sizeof *loader);
     if (!loader)
         return err_set(err, ERR_MEMORY, "no memory for a loader");
+    if (config->decoder) /* one batch under way, one gathering */
+        threads += 2 * config->decoder->together;
     threads = (int)smaller((size_t)(threads < MAX_THREADS ? threads : MAX_THREADS), dataset->count);
     loader->dataset = dataset;
     loader->config = *config;
     loader->config.batch_size = (int)smaller((size_t)config->batch_size, dataset->count);
     loader->picture_bytes = 3 * side * side;
-    loader->window = smaller((size_t)loader->config.batch_size + AHEAD_PER_THREAD * (size_t)threads, dataset->count);
     loader->cached = smaller(config->cache_bytes / loader->picture_bytes, dataset->count);
+    loader->window = dataset->count; /* as far ahead as they can: it is all going to be kept */
+    if (loader->cached < dataset->count)
+        loader->window =
+            smaller((size_t)loader->config.batch_size + AHEAD_PER_THREAD * (size_t)threads, dataset->count);
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->work, NULL);
     pthread_cond_init(&loader->done, NULL);
@@ -250,6 +261,8 @@ struct loader *loader_free(struct loader *loader)
     free(loader->todo);
     free(loader->bad);
     free(loader->have);
+    for (size_t i = 0; loader->slots && i < loader->window; i++)
+        free(loader->slots[i].err);
     free(loader->slots);
     free(loader->labels);
     free(loader->samples);
@@ -296,6 +309,10 @@ bool loader_start(struct loader *loader, uint64_t epoch, struct err *err)
 {
     if (too_many_bad(loader))
         return fail_too_many(loader, err);
+    if (loader->started && loader->epoch == epoch && loader->at == 0)
+        return true;
+    loader->started = true;
+    loader->epoch = epoch;
     make_order(loader, epoch);
     loader->at = loader->taken = 0;
     pthread_mutex_lock(&loader->lock);
@@ -304,8 +321,10 @@ bool loader_start(struct loader *loader, uint64_t epoch, struct err *err)
     for (size_t i = 0; i < loader->order_count; i++)
         if (!loader->have[loader->order[i]])
             loader->todo[loader->todo_count++] = loader->order[i];
-    for (size_t i = 0; i < loader->window; i++)
-        loader->slots[i].state = SLOT_FREE;
+    for (size_t i = 0; i < loader->window; i++) {
+        free(loader->slots[i].err);
+        loader->slots[i] = (struct slot){.state = SLOT_FREE};
+    }
     loader->next = 0;
     loader->limit = smaller(loader->window, loader->todo_count);
     pthread_cond_broadcast(&loader->work);
@@ -314,7 +333,7 @@ bool loader_start(struct loader *loader, uint64_t epoch, struct err *err)
 }
 
 /* Tells of a bad picture, with a reason that does not repeat its path. */
-static bool note_bad(struct loader *loader, size_t sample, struct err *why, struct err *err)
+static bool note_bad(struct loader *loader, size_t sample, const struct err *why, struct err *err)
 {
     const char *path = loader->dataset->samples[sample].path, *reason = why->message;
     size_t length = strlen(path);
@@ -357,11 +376,13 @@ static void flush(struct loader *loader, size_t done, size_t count, uint8_t *ima
     pthread_mutex_unlock(&loader->lock);
 }
 
+static const struct err no_memory = {ERR_MEMORY, "no memory for a message"};
+
 /* Waits for the next picture of `todo`; *ret: where it is, NULL when it cannot be read. Its slot stays taken. */
 static bool take(struct loader *loader, size_t sample, const uint8_t **ret, struct err *err)
 {
     struct slot *slot = &loader->slots[loader->taken % loader->window];
-    struct err why;
+    struct err *why;
     bool good;
 
     pthread_mutex_lock(&loader->lock);
@@ -370,10 +391,13 @@ static bool take(struct loader *loader, size_t sample, const uint8_t **ret, stru
     good = slot->state == SLOT_GOOD;
     *ret = good ? slot->picture : NULL;
     why = slot->err;
+    slot->err = NULL;
     slot->state = SLOT_FREE; /* for the next round; until the limit grows nobody uses it */
     loader->taken++;
     pthread_mutex_unlock(&loader->lock);
-    return good || note_bad(loader, sample, &why, err);
+    good = good || note_bad(loader, sample, why ? why : &no_memory, err);
+    free(why);
+    return good;
 }
 
 static bool own_images(struct loader *loader, uint8_t **ret, struct err *err)
@@ -423,6 +447,17 @@ struct loader_counts loader_counts(struct loader *loader)
     counts = loader->counts;
     pthread_mutex_unlock(&loader->lock);
     return counts;
+}
+
+bool loader_complete(struct loader *loader)
+{
+    size_t n = loader->dataset->count, missing = 0;
+
+    pthread_mutex_lock(&loader->lock);
+    for (size_t i = 0; i < n; i++)
+        missing += !loader->have[i] && !loader->bad[i];
+    pthread_mutex_unlock(&loader->lock);
+    return missing == 0;
 }
 
 size_t loader_batches(const struct loader *loader)

@@ -29,7 +29,9 @@
 #include "base/err.h"
 #include "engine/graph.h"
 
-struct stream; /* a backend's own: a device, its queue, its interned layouts */
+struct stream;       /* a backend's own: a device, its queue, its interned layouts */
+struct jpeg_engines; /* likewise: what decodes JPEG */
+struct jpeg_picture;
 
 struct stream_config {
     const char *device; /* cuda: the GPU's UUID; else NULL */
@@ -86,6 +88,11 @@ struct backend {
     /* (optional) Host memory from which the device copies by itself, for the next write of an INPUT of that many bytes;
      * waits until what was in it has left. */
     bool (*input_buffer)(struct stream *stream, size_t bytes, void **ret, struct err *err);
+
+    /* (optional, all or none) JPEG by engines of the device, see jpeg.h. decode: on any thread. */
+    bool (*jpeg_open)(const char *device, int image_size, struct jpeg_engines **ret, struct err *err);
+    bool (*jpeg_decode)(struct jpeg_engines *engines, const struct jpeg_picture *picture, uint8_t *out);
+    struct jpeg_engines *(*jpeg_close)(struct jpeg_engines *engines);
 
     int oldest_capability; /* major compute capability of a GPU that it can use; 0: any */
     bool half_precision;   /* BF16 activations and gradients (precision.h) */

@@ -44,6 +44,9 @@ bool cuda_object_load(struct err *err)
     cuda_backend.forget = object->backend.forget;
     cuda_backend.memory = object->backend.memory;
     cuda_backend.input_buffer = object->backend.input_buffer;
+    cuda_backend.jpeg_open = object->backend.jpeg_open;
+    cuda_backend.jpeg_decode = object->backend.jpeg_decode;
+    cuda_backend.jpeg_close = object->backend.jpeg_close;
     cuda_backend.stream_open = object->backend.stream_open;
     loaded = true;
     return true;
@@ -52,6 +55,11 @@ bool cuda_object_load(struct err *err)
 static bool load_and_open(const struct stream_config *config, struct stream **ret, struct err *err)
 {
     return cuda_object_load(err) && cuda_backend.stream_open(config, ret, err);
+}
+
+static bool load_and_open_jpeg(const char *device, int image_size, struct jpeg_engines **ret, struct err *err)
+{
+    return cuda_object_load(err) && cuda_backend.jpeg_open(device, image_size, ret, err);
 }
 
 /* Its versions, or why it cannot be used. */
@@ -73,6 +81,7 @@ struct backend cuda_backend = {
     .name = "cuda",
     .available = is_there,
     .stream_open = load_and_open,
+    .jpeg_open = load_and_open_jpeg,
     .kernels = unloaded,
     .estimate = cuda_estimate,
     .input_copies = INPUT_BUFFERS,

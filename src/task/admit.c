@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "engine/jpeg.h"
 #include "formats/model_cfg.h"
 #include "task/infer_source.h"
 #include "task/recordings.h"
@@ -187,6 +188,8 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
         beside += memory.weights + TRAIN_BESIDE;
     if (!on_host)
         beside += memory.total / MARGIN;
+    if (!on_host && config->mode == NET_TRAIN)
+        beside += JPEG_DEVICE_BYTES;
     total = memory.total + beside;
     if (total <= available || !advice || advice_size == 0)
         return total;

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "engine/jpeg.h"
 #include "engine/net.h"
 #include "task/admit.h"
 #include "task/files.h"
@@ -34,7 +35,9 @@ struct training {
     const char *const *class_names; /* (num_classes) */
     struct train_record *record;
     struct dataset *train_set, *val_set;
-    struct picture_cache *disk; /* NULL: none */
+    struct picture_cache *disk;   /* NULL: none */
+    struct jpeg_decoder *engines; /* NULL: none */
+    struct picture_decoder decoder;
     struct loader *train_loader, *val_loader;
     struct net *net;
 
@@ -144,6 +147,7 @@ static bool open_net(struct training *t, struct err *err)
     if (!net_open(&config, &t->net, err) || !train_weights_load(task, t->request, t->record, t->net, err))
         return false;
     train_say(t->record, LOG_INFO, "%s loaded onto device: %s", t->request->model, task->device);
+    train_say(t->record, LOG_INFO, "Loading dataset from: %s and %s", t->request->train_path, t->request->val_path);
     check_disk(t);
     return true;
 }
@@ -155,6 +159,12 @@ static void on_bad_picture(void *arg, const char *path, const char *reason)
     train_say(t->record, LOG_WARNING, tr("无法读取图像: %s (%s)", "cannot read the image %s (%s)"), path, reason);
 }
 
+static bool decode_on_device(void *arg, const struct jpeg_picture *picture, uint8_t *out)
+{
+    return jpeg_decoder_run(arg, picture, out);
+}
+
+/* The threads begin to decode at once, while the net is being opened. */
 static bool open_loaders(struct training *t, struct err *err)
 {
     size_t train = t->train_set->count, val = t->val_set->count;
@@ -169,13 +179,15 @@ static bool open_loaders(struct training *t, struct err *err)
         .arg = t,
     };
 
-    train_say(t->record, LOG_INFO, "Loading dataset from: %s and %s", t->request->train_path, t->request->val_path);
+    t->engines = jpeg_decoder_open(t->task->backend, t->task->device_uuid, config.image_size);
+    t->decoder = (struct picture_decoder){decode_on_device, t->engines, JPEG_BATCH};
+    config.decoder = t->engines ? &t->decoder : NULL;
     config.disk = t->disk = picture_cache_open(config.image_size);
     if (!loader_open(t->train_set, &config, &t->train_loader, err))
         return false;
     config.cache_bytes = (size_t)t->task->memory_limit - config.cache_bytes;
     config.shuffle = false;
-    return loader_open(t->val_set, &config, &t->val_loader, err);
+    return loader_open(t->val_set, &config, &t->val_loader, err) && loader_start(t->train_loader, 1, err);
 }
 
 static bool open_buffers(struct training *t, struct err *err)
@@ -199,6 +211,8 @@ static void report_memory(struct training *t)
 
     if (strcmp(t->task->backend, "cuda") != 0)
         planned += memory->weights + TRAIN_BESIDE + loader_memory(t->train_loader) + loader_memory(t->val_loader);
+    if (t->engines)
+        planned += JPEG_DEVICE_BYTES;
     task_memory(t->task, planned);
 }
 
@@ -270,6 +284,9 @@ static void say_pictures(struct training *t)
     train_say(t->record, LOG_INFO,
               tr("图像: 解码 %zu 张，取自磁盘缓存 %zu 张", "pictures: %zu decoded, %zu from the disk cache"),
               train.decoded + val.decoded, train.from_disk + val.from_disk);
+    if (train.by_decoder + val.by_decoder > 0)
+        train_say(t->record, LOG_INFO, tr("其中 %zu 张由GPU解码", "%zu of them were decoded by the GPU"),
+                  train.by_decoder + val.by_decoder);
     if (trouble)
         train_say(t->record, LOG_WARNING, tr("图像磁盘缓存不可用: %s", "no disk cache of pictures: %s"), trouble);
 }
@@ -305,6 +322,8 @@ static bool run_epoch(struct training *t, int64_t epoch, struct err *err)
     train_report_validation(t->record, &result);
     if (epoch == 1)
         say_pictures(t);
+    if (t->engines && loader_complete(t->train_loader) && loader_complete(t->val_loader))
+        t->engines = jpeg_decoder_free(t->engines); /* its memory is worth more now */
     return save_epoch(t, &result, err);
 }
 
@@ -333,8 +352,9 @@ bool train_run(struct task *task, const void *request, struct err *err)
     if (!t.folder)
         return err_set(err, ERR_MEMORY, "out of memory");
     say_header(&t);
-    ok = train_record_open(task, request, t.folder, &t.record, err) && open_data_sets(&t, err) && open_net(&t, err) &&
-         open_loaders(&t, err) && open_buffers(&t, err) && train_record_config(t.record, t.class_names, err);
+    ok = train_record_open(task, request, t.folder, &t.record, err) && open_data_sets(&t, err) &&
+         open_loaders(&t, err) && open_net(&t, err) && open_buffers(&t, err) &&
+         train_record_config(t.record, t.class_names, err);
     if (ok)
         report_memory(&t);
     ok = ok && run_epochs(&t, err);
@@ -346,6 +366,7 @@ bool train_run(struct task *task, const void *request, struct err *err)
     free(t.confusion);
     loader_free(t.train_loader);
     loader_free(t.val_loader);
+    jpeg_decoder_free(t.engines);
     picture_cache_free(t.disk);
     net_free(t.net);
     dataset_free(t.val_set);

@@ -1,4 +1,5 @@
 /* cuda.c - the table of the CUDA backend, and the one symbol of this object. */
+#include "engine/cuda/jpeg.h"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda_object.h"
 
@@ -95,6 +96,9 @@ const struct cuda_object rfuav_cuda_object = {
             .forget = stream_forget,
             .memory = stream_memory,
             .input_buffer = staging_buffer,
+            .jpeg_open = jpeg_engines_open,
+            .jpeg_decode = jpeg_engines_decode,
+            .jpeg_close = jpeg_engines_close,
             .half_precision = true,
         },
 };

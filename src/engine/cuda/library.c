@@ -114,8 +114,7 @@ static void *open_library(const char *name)
     return handle;
 }
 
-/* The first of the names, space-separated, that can be opened. */
-static void *open_first(const char *names)
+void *libs_open_first(const char *names)
 {
     char name[64];
     void *handle = NULL;
@@ -173,7 +172,7 @@ static bool find_function(void *handle, const char *name, void *ret, struct err 
 static bool open_cudnn(struct err *err)
 {
     static const char names[] = "libcudnn.so.9";
-    void *handle = open_first(names);
+    void *handle = libs_open_first(names);
 
     if (!handle)
         return missing("cuDNN 9", names, "nvidia-cudnn-cu13", err);
@@ -195,7 +194,7 @@ static bool open_cudnn(struct err *err)
 static bool open_cublaslt(struct err *err)
 {
     static const char names[] = "libcublasLt.so.13 libcublasLt.so.12";
-    void *handle = open_first(names);
+    void *handle = libs_open_first(names);
 
     if (!handle)
         return missing("cuBLASLt (CUDA 12/13)", names, "nvidia-cublas", err);
@@ -213,7 +212,7 @@ bool libs_open(struct err *err)
 
     if (open)
         return true;
-    open_first("libnvrtc.so.13 libnvrtc.so.12"); /* cuDNN asks for it by name when it compiles fused kernels */
+    libs_open_first("libnvrtc.so.13 libnvrtc.so.12"); /* cuDNN asks for it by name when it compiles fused kernels */
     open = open_cublaslt(err) && open_cudnn(err);
     return open;
 }

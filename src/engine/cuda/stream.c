@@ -22,8 +22,7 @@ static void uuid_text(const cudaUUID_t *uuid, char text[64])
     }
 }
 
-/* The device with this UUID, or the first one for NULL. */
-static bool find_device(struct stream *stream, const char *uuid, struct err *err)
+bool stream_find_device(struct stream *stream, const char *uuid, struct err *err)
 {
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
@@ -87,7 +86,7 @@ bool stream_open(const struct stream_config *config, struct stream **ret, struct
         return err_set(err, ERR_MEMORY, "no memory for a CUDA stream");
     stream->allow_tf32 = !switched_off("RFUAV_TF32");
     stream->deterministic = config->deterministic;
-    if (!find_device(stream, config->device, err) || !open_device(stream, err)) {
+    if (!stream_find_device(stream, config->device, err) || !open_device(stream, err)) {
         stream_close(stream);
         return false;
     }

@@ -82,6 +82,9 @@ const void *layout_weight_data(const struct tensor *weight, enum number number);
 /* At least `bytes` of device memory to time algorithms on, filled with numbers; dead at the next stream_alloc(). */
 bool stream_trial(struct stream *stream, size_t bytes, void **ret, struct err *err);
 
+/* Sets device and properties to those of the device with this UUID, or of the first one for NULL. */
+bool stream_find_device(struct stream *stream, const char *uuid, struct err *err);
+
 /* The backend's functions; see struct backend. */
 bool stream_open(const struct stream_config *config, struct stream **ret, struct err *err);
 struct stream *stream_close(struct stream *stream);

@@ -62,6 +62,21 @@ static size_t attention_rows_bytes(const struct op *op, const struct tensor *qkv
     return (size_t)(qkv->shape[0] * qkv->shape[1] * op->attrs.heads) * sizeof(float);
 }
 
+/* Scratch of a convolution over the images x; y: its result. As conv.c and depthwise_fits() in the object decide. */
+static size_t conv_scratch(const struct op *op, const struct tensor *x, const struct tensor *y)
+{
+    const struct op_attrs *a = &op->attrs;
+    bool depthwise = a->groups > 1 && a->groups == x->shape[3] && a->groups == y->shape[3] && a->groups % 8 == 0 &&
+                     (a->kernel[0] == 3 || a->kernel[0] == 5);
+
+    if (!depthwise)
+        return LIKELY_WORKSPACE;
+    if (op->type != OP_CONV2D_BACKWARD_WEIGHT)
+        return 0;
+    return depthwise_scratch_bytes((int)y->shape[0], (int)y->shape[1], (int)y->shape[2], (int)y->shape[3],
+                                   a->kernel[0] * a->kernel[1]);
+}
+
 void cuda_estimate(struct graph *graph, struct op *op)
 {
     struct tensor *where, *stats;
@@ -75,10 +90,14 @@ void cuda_estimate(struct graph *graph, struct op *op)
         break;
     case OP_CONV2D:
         estimate_weight(op_input(graph, op, CONV2D_WEIGHT), op_input(graph, op, CONV2D_X));
-        op->scratch_bytes = LIKELY_WORKSPACE;
+        op->scratch_bytes = conv_scratch(op, op_input(graph, op, CONV2D_X), op_output(graph, op, 0));
         break;
     case OP_CONV2D_BACKWARD_DATA:
+        op->scratch_bytes = conv_scratch(op, op_output(graph, op, 0), op_input(graph, op, 0));
+        break;
     case OP_CONV2D_BACKWARD_WEIGHT:
+        op->scratch_bytes = conv_scratch(op, op_input(graph, op, 1), op_input(graph, op, 0));
+        break;
     case OP_LINEAR_BACKWARD_DATA:
     case OP_LINEAR_BACKWARD_WEIGHT:
         op->scratch_bytes = LIKELY_WORKSPACE;

@@ -1,12 +1,14 @@
-/* conv.c - convolutions: cuDNN's plan where it has one, fused with what follows if it can; else the direct kernels. */
+/* conv.c - convolutions: depthwise ones by kernels of our own, the others by cuDNN's plan where it has one, fused with
+ * what follows if it can; else the direct kernels. */
 #include "engine/cuda/cudnn.h"
 #include "engine/cuda/kernels.h"
 
 struct conv_state {
     struct conv_problem problem;
     struct conv_plan plan; /* plan.plan NULL: direct */
-    bool epilogue;         /* bias, residual and activation by a kernel of their own */
-    size_t sums;           /* offset in scratch: of the bias's gradient */
+    bool depthwise;
+    bool epilogue; /* bias, residual and activation by a kernel of their own */
+    size_t sums;   /* offset in scratch: of the bias's gradient */
 };
 
 static struct direct_launch shape_of(const struct op *op, const struct tensor *x, const struct tensor *y)
@@ -51,12 +53,15 @@ static struct conv_state *new_state(struct graph *graph, struct op *op, enum con
     op->state = state;
     state->problem.pass = pass;
     state->problem.shape = shape_of(op, x, y);
+    state->depthwise = !x->layout && depthwise_fits(&state->problem.shape);
     return state;
 }
 
 /* Finds a plan and books its workspace; none is no failure. */
 static bool find_plan(struct stream *stream, struct op *op, struct conv_state *state, struct err *err)
 {
+    if (state->depthwise)
+        return true;
     if (!conv_plan_find(stream, &state->problem, &state->plan, err) && err->message[0])
         return false;
     op->scratch_bytes = (state->plan.workspace + 255) / 256 * 256;
@@ -87,6 +92,9 @@ bool cuda_conv2d_prepare(struct stream *stream, struct graph *graph, struct op *
     problem->bias_number = bias ? number_of(bias) : NUMBER_F32;
     problem->residual = op_input(graph, op, CONV2D_RESIDUAL);
     problem->relu = op->attrs.activation == ACTIVATION_RELU;
+    if (state->depthwise && !problem->residual)
+        return true;
+    state->depthwise = false;
     general = op->attrs.activation > ACTIVATION_RELU; /* cuDNN's fused engines know none of them */
     if (!general && !find_plan(stream, op, state, err))
         return false;
@@ -107,8 +115,17 @@ bool cuda_conv2d(struct stream *stream, const struct graph *graph, const struct 
         .w = layout_weight_data(op_input(graph, op, CONV2D_WEIGHT), state->problem.shape.number),
         .y = y->data,
     };
+    const struct depthwise_epilogue end = {
+        .bias = data_of(bias),
+        .bias_number = bias ? number_of(bias) : NUMBER_F32,
+        .activation = op->attrs.activation,
+    };
     bool direct = !state->plan.plan;
 
+    if (state->depthwise)
+        return cuda_ok(
+            depthwise_forward(stream->queue, &state->problem.shape, &end, operands.x, operands.w, y->data),
+            "convolution", err);
     if (!direct && !state->epilogue) {
         operands.bias = data_of(bias);
         operands.residual = data_of(residual);
@@ -147,6 +164,9 @@ bool cuda_conv2d_backward_data(struct stream *stream, const struct graph *graph,
         .y = op_input(graph, op, 0)->data,
     };
 
+    if (state->depthwise)
+        return cuda_ok(depthwise_backward_data(stream->queue, &state->problem.shape, operands.y, operands.w, dx),
+                       "convolution", err);
     if (state->plan.plan)
         return conv_plan_run(stream, &state->plan, &operands, op->scratch, err);
     return cuda_ok(direct_backward_data(stream->queue, &state->problem.shape, operands.y, operands.w, dx),
@@ -157,16 +177,36 @@ bool cuda_conv2d_backward_weight_prepare(struct stream *stream, struct graph *gr
 {
     const struct tensor *dy = op_input(graph, op, 0), *x = op_input(graph, op, 1), *dweight = op_output(graph, op, 0);
     struct conv_state *state = new_state(graph, op, CONV_BACKWARD_WEIGHT, x, dy, err);
+    const struct direct_launch *shape;
 
     if (!state)
         return false;
+    shape = &state->problem.shape;
     state->problem.shape.weight_number = number_of(dweight);
     if (!find_plan(stream, op, state, err))
         return false;
+    if (state->depthwise)
+        op->scratch_bytes =
+            depthwise_scratch_bytes(shape->n, shape->oh, shape->ow, shape->c, shape->kernel[0] * shape->kernel[1]);
     state->sums = op->scratch_bytes;
     if (op_output(graph, op, 1))
         op->scratch_bytes += norm_scratch_bytes(tensor_rows(dy), (int)tensor_channels(dy));
     return true;
+}
+
+static bool weight_gradient(struct stream *stream, const struct op *op, const struct conv_operands *operands,
+                            struct err *err)
+{
+    const struct conv_state *state = op->state;
+    const struct direct_launch *shape = &state->problem.shape;
+    void *dweight = (void *)(uintptr_t)operands->w;
+
+    if (state->depthwise)
+        return cuda_ok(depthwise_backward_weight(stream->queue, shape, operands->y, operands->x, op->scratch, dweight),
+                       "convolution", err);
+    if (state->plan.plan)
+        return conv_plan_run(stream, &state->plan, operands, op->scratch, err);
+    return cuda_ok(direct_backward_weight(stream->queue, shape, operands->y, operands->x, dweight), "convolution", err);
 }
 
 bool cuda_conv2d_backward_weight(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
@@ -182,10 +222,7 @@ bool cuda_conv2d_backward_weight(struct stream *stream, const struct graph *grap
         .scratch = op->scratch ? (char *)op->scratch + state->sums : NULL,
     };
 
-    if (state->plan.plan
-            ? !conv_plan_run(stream, &state->plan, &operands, op->scratch, err)
-            : !cuda_ok(direct_backward_weight(stream->queue, &state->problem.shape, dy->data, operands.x, dweight),
-                       "convolution", err))
+    if (!weight_gradient(stream, op, &operands, err))
         return false;
     if (layout_is_blocked(op_input(graph, op, 1)) &&
         !cuda_ok(

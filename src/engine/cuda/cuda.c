@@ -23,6 +23,8 @@ static const struct kernel kernels[OP_COUNT] = {
     [OP_ACTIVATION] = {.run = cuda_activation},
     [OP_ACTIVATION_BACKWARD] = {.run = cuda_activation_backward},
     [OP_ADD] = {.run = cuda_add},
+    [OP_SCALE] = {.run = cuda_scale},
+    [OP_SCALE_BACKWARD] = {.run = cuda_scale_backward},
     [OP_DROPOUT] = {.run = cuda_dropout},
     [OP_DROPOUT_BACKWARD] = {.run = cuda_dropout_backward},
     [OP_MAX_POOL] = {.prepare = cuda_max_pool_prepare, .run = cuda_max_pool},

@@ -42,6 +42,8 @@ CUDA_RUN(image);
 CUDA_RUN(activation);
 CUDA_RUN(activation_backward);
 CUDA_RUN(add);
+CUDA_RUN(scale);
+CUDA_RUN(scale_backward);
 CUDA_RUN(dropout);
 CUDA_RUN(dropout_backward);
 CUDA_RUN(reorder);

@@ -321,6 +321,38 @@ cudaError_t patch_merge(cudaStream_t stream, enum number number, const void *x, 
 cudaError_t patch_merge_backward(cudaStream_t stream, enum number number, const void *dy, int n, int h, int w,
                                  int channels, void *dx);
 
+/* --- depthwise convolution (depthwise.cu) --------------------------------------------------------------------------
+ */
+
+/* Is it a depthwise convolution of 3x3 or 5x5 that keeps the size but for its stride of 1 or 2, with a multiple of 8
+ * channels? Only for those are the rest. */
+bool depthwise_fits(const struct direct_launch *d);
+
+struct depthwise_epilogue {
+    const void *bias; /* or NULL */
+    enum number bias_number;
+    enum activation activation;
+};
+
+/* weight (C, K, K) in d's numbers */
+cudaError_t depthwise_forward(cudaStream_t stream, const struct direct_launch *d, const struct depthwise_epilogue *e,
+                              const void *x, const void *weight, void *y);
+cudaError_t depthwise_backward_data(cudaStream_t stream, const struct direct_launch *d, const void *dy,
+                                    const void *weight, void *dx);
+/* scratch: depthwise_scratch_bytes() of sizes.h */
+cudaError_t depthwise_backward_weight(cudaStream_t stream, const struct direct_launch *d, const void *dy, const void *x,
+                                      void *scratch, void *dweight);
+
+/* --- squeeze and excitation (scale.cu) -----------------------------------------------------------------------------
+ */
+
+/* (n, plane, channels) times (n, channels) */
+cudaError_t scale(cudaStream_t stream, enum number number, const void *x, const void *s, int n, int plane, int channels,
+                  void *y);
+/* dx = dy s, which may be dy's memory; ds = sums of dy x over the plane */
+cudaError_t scale_backward(cudaStream_t stream, enum number number, const void *dy, const void *x, const void *s, int n,
+                           int plane, int channels, void *dx, void *ds);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,8 +1,9 @@
-/* norm_cluster.cu - batch normalisation in one kernel, for tensors of which a cluster of blocks can hold 16 channels in
- * shared memory. Every number is read once and written once. See launch.h, norm.cuh
+/* norm_cluster.cu - batch normalisation in one kernel, for tensors of which a cluster of blocks can hold a few channels
+ * in shared memory. Every number is read once and written once. See launch.h, norm.cuh
  *
- * A cluster takes 16 channels, its blocks share the rows. A block keeps what it reads, adds up two sums a channel, and
- * all blocks of the cluster add each other's sums in the order of their ranks, so that all know the same totals. */
+ * A cluster takes C channels, 16 or 8, its blocks share the rows. A block keeps what it reads, adds up two sums a
+ * channel, and all blocks of the cluster add each other's sums in the order of their ranks, so that all know the same
+ * totals. */
 #include <cooperative_groups.h>
 
 #include "engine/cuda/norm.cuh"
@@ -15,13 +16,11 @@ namespace
 enum {
     THREADS = 512,
     WARPS = THREADS / 32,
-    CHANNELS = 16, /* of a cluster: two vectors of 8, a sector of memory in bf16 */
-    VECTORS = CHANNELS / 8,
-    ROWS = THREADS / VECTORS, /* at once */
-    MOST_BLOCKS = 8,          /* of a cluster */
-    MOST_SHARED = 52 << 10,   /* with more, two passes by many small blocks are faster */
+    CHANNELS = 16,   /* of a cluster: two vectors of 8, a sector of memory in bf16; 8 if they are no multiple of 16 */
+    MOST_BLOCKS = 8, /* of a cluster */
+    MOST_SHARED = 52 << 10, /* with more, two passes by many small blocks are faster */
     WANTED_BLOCKS = 128,
-    LEAST_ROWS = ROWS,
+    LEAST_ROWS = THREADS / 2,
 };
 
 /* Eight numbers as they lie in memory. */
@@ -39,15 +38,16 @@ template <typename T> __device__ inline vec<8> values_of(const raw8<T> &raw)
     return load<8>(reinterpret_cast<const T *>(&raw));
 }
 
-struct sums {
-    float first[CHANNELS], second[CHANNELS];
+template <int C> struct sums {
+    float first[C], second[C];
 };
 
 /* The totals over the cluster of each thread's two sums for its vector of channels; in shared memory of each block. */
-__device__ void add_up(vec<8> a, vec<8> b, sums *total)
+template <int C> __device__ void add_up(vec<8> a, vec<8> b, sums<C> *total)
 {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900 /* elsewhere nobody launches this */
-    __shared__ sums warps[WARPS], own;
+    enum { VECTORS = C / 8 };
+    __shared__ sums<C> warps[WARPS], own;
     cg::cluster_group cluster = cg::this_cluster();
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
@@ -65,7 +65,7 @@ __device__ void add_up(vec<8> a, vec<8> b, sums *total)
             warps[warp].second[lane * 8 + i] = b.v[i];
         }
     __syncthreads();
-    if (threadIdx.x < 2 * CHANNELS) {
+    if (threadIdx.x < 2 * C) {
         float sum = 0;
 
         for (int w = 0; w < WARPS; w++)
@@ -73,7 +73,7 @@ __device__ void add_up(vec<8> a, vec<8> b, sums *total)
         own.first[threadIdx.x] = sum;
     }
     cluster.sync();
-    if (threadIdx.x < 2 * CHANNELS) {
+    if (threadIdx.x < 2 * C) {
         float sum = 0;
 
         for (unsigned rank = 0; rank < cluster.num_blocks(); rank++)
@@ -96,15 +96,16 @@ __device__ share share_of(int64_t rows)
     return {first, first + each < rows ? first + each : rows};
 }
 
-template <typename T>
+template <typename T, int C>
 __global__ void __launch_bounds__(THREADS, 2)
     forward_kernel(const T *x, int64_t rows, int channels, enum activation activation, float eps, float momentum,
                    const T *residual, T *y, norm_forward_args f)
 {
+    enum { VECTORS = C / 8, ROWS = THREADS / VECTORS };
     extern __shared__ uint4 memory[];
-    __shared__ sums total;
+    __shared__ sums<C> total;
     raw8<T> *kept = reinterpret_cast<raw8<T> *>(memory);
-    int vector = threadIdx.x % VECTORS, c = blockIdx.x * CHANNELS + vector * 8;
+    int vector = threadIdx.x % VECTORS, c = blockIdx.x * C + vector * 8;
     const share mine = share_of(rows);
     vec<8> shift = load<8>(x + c), sum = {}, square = {}, scale, bias;
 
@@ -124,8 +125,8 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     add_up(sum, square, &total);
     __syncthreads();
-    if (blockIdx.y == 0 && threadIdx.x < CHANNELS)
-        norm_statistics(blockIdx.x * CHANNELS + threadIdx.x, to_float(reinterpret_cast<const T *>(memory)[threadIdx.x]),
+    if (blockIdx.y == 0 && threadIdx.x < C)
+        norm_statistics(blockIdx.x * C + threadIdx.x, to_float(reinterpret_cast<const T *>(memory)[threadIdx.x]),
                         (double)total.first[threadIdx.x], (double)total.second[threadIdx.x], rows, eps, momentum, f);
     scale = load<8>(f.weight + c);
     bias = load<8>(f.bias + c);
@@ -156,16 +157,17 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
 }
 
-template <typename T, bool INTO>
+template <typename T, int C, bool INTO>
 __global__ void __launch_bounds__(THREADS, 2)
     backward_kernel(const T *dy, const T *dy2, const T *y, const T *x, T *dx, T *dresidual, int64_t rows, int channels,
                     enum activation activation, norm_backward_args b)
 {
+    enum { VECTORS = C / 8, ROWS = THREADS / VECTORS };
     extern __shared__ uint4 memory[];
-    __shared__ sums total;
+    __shared__ sums<C> total;
     const share mine = share_of(rows);
     raw8<T> *kept = reinterpret_cast<raw8<T> *>(memory);
-    int vector = threadIdx.x % VECTORS, c = blockIdx.x * CHANNELS + vector * 8;
+    int vector = threadIdx.x % VECTORS, c = blockIdx.x * C + vector * 8;
     vec<8> mean = load<8>(b.save_mean + c), invstd = load<8>(b.save_invstd + c), scale = load<8>(b.weight + c);
     vec<8> sum = {}, product = {};
     into<8> in;
@@ -193,8 +195,8 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     add_up(sum, product, &total);
     __syncthreads();
-    if (blockIdx.y == 0 && threadIdx.x < CHANNELS) {
-        int channel = blockIdx.x * CHANNELS + threadIdx.x;
+    if (blockIdx.y == 0 && threadIdx.x < C) {
+        int channel = blockIdx.x * C + threadIdx.x;
 
         b.dbias[channel] = total.first[threadIdx.x];
         b.dweight[channel] = total.second[threadIdx.x] * b.save_invstd[channel];
@@ -217,15 +219,15 @@ __global__ void __launch_bounds__(THREADS, 2)
 }
 
 /* How many blocks a cluster has, and the shared memory of each, to keep `bytes` a row; false: it does not fit. */
-bool shape_of(int64_t rows, int channels, size_t bytes, unsigned *blocks, size_t *shared)
+bool shape_of(int64_t rows, int channels, int each, size_t bytes, unsigned *blocks, size_t *shared)
 {
     unsigned n = 1;
 
-    if (channels % CHANNELS)
+    if (channels % each)
         return false;
     while (n < MOST_BLOCKS && (rows + n - 1) / n * (int64_t)bytes > (int64_t)MOST_SHARED)
         n *= 2;
-    while (n < MOST_BLOCKS && (int64_t)n * (channels / CHANNELS) < WANTED_BLOCKS && rows / (2 * n) >= LEAST_ROWS)
+    while (n < MOST_BLOCKS && (int64_t)n * (channels / each) < WANTED_BLOCKS && rows / (2 * n) >= LEAST_ROWS)
         n *= 2;
     *blocks = n;
     *shared = (size_t)((rows + n - 1) / n) * bytes;
@@ -233,7 +235,7 @@ bool shape_of(int64_t rows, int channels, size_t bytes, unsigned *blocks, size_t
 }
 
 template <typename Kernel, typename... Args>
-cudaError_t launch(cudaStream_t stream, Kernel kernel, int channels, unsigned blocks, size_t shared, Args... args)
+cudaError_t launch(cudaStream_t stream, Kernel kernel, unsigned clusters, unsigned blocks, size_t shared, Args... args)
 {
     cudaLaunchAttribute attribute = {};
     cudaLaunchConfig_t config = {};
@@ -245,7 +247,7 @@ cudaError_t launch(cudaStream_t stream, Kernel kernel, int channels, unsigned bl
     attribute.val.clusterDim.x = 1;
     attribute.val.clusterDim.y = blocks;
     attribute.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)(channels / CHANNELS), blocks);
+    config.gridDim = dim3(clusters, blocks);
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = shared;
     config.stream = stream;
@@ -256,20 +258,20 @@ cudaError_t launch(cudaStream_t stream, Kernel kernel, int channels, unsigned bl
 
 } // namespace
 
-template <typename T>
+template <typename T, int C>
 static bool forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f, cudaError_t *status)
 {
     unsigned blocks;
     size_t shared;
 
-    if (!shape_of(l->rows, l->channels, CHANNELS * sizeof(T), &blocks, &shared))
+    if (!shape_of(l->rows, l->channels, C, C * sizeof(T), &blocks, &shared))
         return false;
-    *status = launch(stream, forward_kernel<T>, l->channels, blocks, shared, (const T *)f->x, l->rows, l->channels,
-                     l->activation, l->eps, l->momentum, (const T *)f->residual, (T *)f->y, *f);
+    *status = launch(stream, forward_kernel<T, C>, (unsigned)(l->channels / C), blocks, shared, (const T *)f->x,
+                     l->rows, l->channels, l->activation, l->eps, l->momentum, (const T *)f->residual, (T *)f->y, *f);
     return true;
 }
 
-template <typename T>
+template <typename T, int C>
 static bool backward(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b, cudaError_t *status)
 {
     norm_backward_args args = *b;
@@ -277,24 +279,31 @@ static bool backward(cudaStream_t stream, const norm_launch *l, const norm_backw
     unsigned blocks;
     size_t shared;
 
-    if (!shape_of(l->rows, l->channels, 2 * CHANNELS * sizeof(T), &blocks, &shared))
+    if (!shape_of(l->rows, l->channels, C, 2 * C * sizeof(T), &blocks, &shared))
         return false;
     if (!relu)
         args.mask = NULL;
-    *status = launch(stream, b->bias ? backward_kernel<T, true> : backward_kernel<T, false>, l->channels, blocks,
-                     shared, (const T *)b->dy, (const T *)b->dy2, relu && !b->mask ? (const T *)b->y : (const T *)NULL,
-                     (const T *)b->x, (T *)b->dx, (T *)b->dresidual, l->rows, l->channels, l->activation, args);
+    *status = launch(stream, b->bias ? backward_kernel<T, C, true> : backward_kernel<T, C, false>,
+                     (unsigned)(l->channels / C), blocks, shared, (const T *)b->dy, (const T *)b->dy2,
+                     relu && !b->mask ? (const T *)b->y : (const T *)NULL, (const T *)b->x, (T *)b->dx,
+                     (T *)b->dresidual, l->rows, l->channels, l->activation, args);
     return true;
 }
 
+#define BY_CHANNELS(l, call)                                                                                           \
+    ((l)->number == NUMBER_BF16 ? ((l)->channels % CHANNELS ? call(bf16, 8) : call(bf16, CHANNELS))                    \
+                                : ((l)->channels % CHANNELS ? call(float, 8) : call(float, CHANNELS)))
+
 bool norm_cluster_forward(cudaStream_t stream, const norm_launch *l, const norm_forward_args *f, cudaError_t *status)
 {
-    return l->clusters &&
-           (l->number == NUMBER_BF16 ? forward<bf16>(stream, l, f, status) : forward<float>(stream, l, f, status));
+#define CALL(T, C) forward<T, C>(stream, l, f, status)
+    return l->clusters && BY_CHANNELS(l, CALL);
+#undef CALL
 }
 
 bool norm_cluster_backward(cudaStream_t stream, const norm_launch *l, const norm_backward_args *b, cudaError_t *status)
 {
-    return l->clusters &&
-           (l->number == NUMBER_BF16 ? backward<bf16>(stream, l, b, status) : backward<float>(stream, l, b, status));
+#define CALL(T, C) backward<T, C>(stream, l, b, status)
+    return l->clusters && BY_CHANNELS(l, CALL);
+#undef CALL
 }

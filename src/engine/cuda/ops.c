@@ -208,6 +208,26 @@ bool cuda_activation_backward(struct stream *stream, const struct graph *graph, 
                    "an activation", err);
 }
 
+bool cuda_scale(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, 0);
+
+    return check_plain(x, err) &&
+           cuda_ok(scale(stream->queue, number_of(x), x->data, op_input(graph, op, 1)->data, (int)x->shape[0],
+                         (int)(x->shape[1] * x->shape[2]), (int)x->shape[3], op_output(graph, op, 0)->data),
+                   "a scale", err);
+}
+
+bool cuda_scale_backward(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)
+{
+    const struct tensor *x = op_input(graph, op, 1);
+
+    return cuda_ok(scale_backward(stream->queue, number_of(x), op_input(graph, op, 0)->data, x->data,
+                                  op_input(graph, op, 2)->data, (int)x->shape[0], (int)(x->shape[1] * x->shape[2]),
+                                  (int)x->shape[3], op_output(graph, op, 0)->data, op_output(graph, op, 1)->data),
+                   "a scale", err);
+}
+
 /* Forward and backward: the same but for the residual. */
 static bool drop(struct stream *stream, const struct graph *graph, const struct op *op, const void *residual,
                  struct err *err)

@@ -100,7 +100,8 @@ void stream_forget(void *recording);
 bool stream_memory(struct stream *stream, uint64_t *used, uint64_t *total, struct err *err);
 
 /* Pinned and device buffers that inputs pass through (staging.c), so that their copy overlaps with the step before. */
-/* staging_buffer: the pinned one for the next large input; given as `src` to the next staging_write(), it is not copied.
+/* staging_buffer: the pinned one for the next large input; given as `src` to the next staging_write(), it is not
+ * copied.
  */
 bool staging_buffer(struct stream *stream, size_t bytes, void **ret, struct err *err);
 bool staging_write(struct stream *stream, void *dst, const void *src, size_t bytes, struct err *err);

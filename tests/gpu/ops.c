@@ -63,7 +63,8 @@ static bool compare_runs(const struct op_case *c, const struct case_run *a, cons
                          enum dtype precision, struct worst *worst, struct err *err)
 {
     bool half = precision == DTYPE_BF16,
-         net = c->build == build_block || c->build == build_bottleneck || c->build == build_chain;
+         kinks = c->flags & (CASE_HARDSWISH | CASE_HARDSIGMOID), /* whose slope jumps by a half */
+        net = c->build == build_block || c->build == build_bottleneck || c->build == build_chain || kinks;
     double values = c->flags & CASE_ADAM ? half ? 1e-1 : 2e-3 : half ? net ? 6e-2 : 2e-2 : 1e-4;
     double gradients = half && net ? 0.6 : values;
     enum norm norm = half && net ? LENGTH : LARGEST;

@@ -2,6 +2,7 @@
  * activations, Adam; and the change of layout. */
 #include <math.h>
 
+#include "engine/activation.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/parallel.h"
 #include "engine/cpu/primitive.h"
@@ -100,6 +101,8 @@ bool cpu_add(struct stream *stream, const struct graph *graph, const struct op *
         parallel_share(numbers(x), GRAIN, &first, &last);
         stream->simd->add(op->attrs.activation, a + first, b + first, y + first, last - first);
     }
+    if (activation_info(op->attrs.activation)->value(0) != 0)
+        activation_clear_padding(stream, op_output(graph, op, 0));
     return true;
 }
 
@@ -143,6 +146,8 @@ bool cpu_activation(struct stream *stream, const struct graph *graph, const stru
         parallel_share(numbers(tensor), GRAIN, &first, &last);
         stream->simd->activate(op->attrs.activation, x + first, y + first, last - first);
     }
+    if (activation_info(op->attrs.activation)->value(0) != 0)
+        activation_clear_padding(stream, op_output(graph, op, 0));
     return true;
 }
 

@@ -111,12 +111,18 @@ static void prepare_as_estimate(struct graph *graph, struct op *op)
 void cpu_estimate(struct graph *graph, struct op *op)
 {
     const struct stream_config config = {0};
+    const struct simd *simd = stream_simd();
     struct tensor *state;
     struct conv_problem problem;
     struct stream *stream;
 
     prepare_as_estimate(graph, op);
+    for (int k = 0; k < op->output_count; k++) {
+        struct tensor *y = op_output(graph, op, k);
 
+        if (y && (y->role == TENSOR_ACTIVATION || y->role == TENSOR_GRADIENT))
+            y->bytes = activation_wanted_bytes(simd, y);
+    }
     if (conv_describe(graph, op, &problem)) {
         if (stream_open(&config, &stream, NULL)) {
             op->scratch_bytes = conv_scratch(stream, &problem, op_input(graph, op, CONV2D_WEIGHT));
@@ -126,9 +132,8 @@ void cpu_estimate(struct graph *graph, struct op *op)
         op->scratch_bytes = NORM_SUMS;
     }
     state = op->type == OP_BATCH_NORM ? op_output(graph, op, BN_MASK) : NULL;
-    if (state && op->attrs.activation == ACTIVATION_RELU &&
-        tensor_channels(op_input(graph, op, BN_X)) % stream_simd()->block == 0)
-        state->bytes = norm_mask_bytes(op_input(graph, op, BN_X));
+    if (state && op->attrs.activation == ACTIVATION_RELU && activation_planes(simd, op_input(graph, op, BN_X)))
+        state->bytes = norm_mask_bytes(simd, op_input(graph, op, BN_X));
     state = op->type == OP_MAX_POOL ? op_output(graph, op, 1) : NULL;
     if (state)
         state->bytes = (size_t)tensor_elements(op_output(graph, op, 0)); /* a byte for each */

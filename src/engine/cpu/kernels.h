@@ -47,6 +47,12 @@ RELEASE(cpu_pool_release); /* of the three above */
 PREPARE(cpu_global_avg_pool_backward_prepare);
 RUN(cpu_global_avg_pool_backward);
 
+PREPARE(cpu_scale_prepare);
+RUN(cpu_scale);
+PREPARE(cpu_scale_backward_prepare);
+RUN(cpu_scale_backward);
+RELEASE(cpu_scale_release); /* of both */
+
 PREPARE(cpu_linear_prepare);
 RUN(cpu_linear);
 PREPARE(cpu_linear_backward_data_prepare);

@@ -25,17 +25,17 @@ bool norm_prepare(struct stream *stream, struct graph *graph, struct op *op, con
                   struct err *err)
 {
     struct norm_state *state = graph_alloc(graph, sizeof *state);
-    int64_t channels = tensor_channels(x), block = stream->simd->block;
 
     if (!state)
         return err_set(err, ERR_MEMORY, "no memory for a batch norm");
     op->state = state;
-    state->blocked = x->rank == 4 && channels % block == 0;
+    state->blocks = activation_planes(stream->simd, x);
+    state->channels = tensor_channels(x);
+    state->blocked = state->blocks;
     if (!state->blocked)
         return !x->layout || err_set(err, ERR_BUG, "batch norm of images in planes");
     state->images = x->shape[0];
     state->pixels = x->shape[1] * x->shape[2];
-    state->blocks = channels / block;
     cut(stream, state);
     state->sums = scratch_book(op, (size_t)state->round * sums_bytes);
     return true;
@@ -90,7 +90,14 @@ int64_t norm_plane(const struct norm_state *state, int block_size, int64_t image
     return (image * state->blocks + block) * state->pixels * block_size;
 }
 
-size_t norm_mask_bytes(const struct tensor *x)
+int norm_channels(const struct norm_state *state, int block_size, int64_t block)
 {
-    return (size_t)tensor_elements(x) / 8;
+    int64_t left = state->channels - block * block_size;
+
+    return left < block_size ? (int)left : block_size;
+}
+
+size_t norm_mask_bytes(const struct simd *simd, const struct tensor *x)
+{
+    return activation_wanted_bytes(simd, x) / sizeof(float) / 8;
 }

@@ -13,9 +13,10 @@ enum { NORM_MAX_OPERANDS = 4 };
 
 struct norm_state {
     bool blocked;                   /* else the op is `ref`'s */
-    int64_t images, blocks, pixels; /* pixels of a plane */
-    int parts, round;               /* items of a block; items at once */
-    size_t sums;                    /* offset in scratch: sums of each item of a round */
+    int64_t images, blocks, pixels; /* blocks: planes of an image; pixels of a plane */
+    int64_t channels;
+    int parts, round; /* items of a block; items at once */
+    size_t sums;      /* offset in scratch: sums of each item of a round */
     struct operand operands[NORM_MAX_OPERANDS];
 };
 
@@ -42,7 +43,10 @@ bool norm_item(const struct norm_state *state, int64_t begin, int slot, struct n
 /* Number of the first float of a plane. */
 int64_t norm_plane(const struct norm_state *state, int block_size, int64_t image, int64_t block);
 
-/* Bytes of the bits of y > 0: one for each number of x. */
-size_t norm_mask_bytes(const struct tensor *x);
+/* Channels that block `block` really has; the rest of it is padding. */
+int norm_channels(const struct norm_state *state, int block_size, int64_t block);
+
+/* Bytes of the bits of y > 0: one for each number of x in its planes. */
+size_t norm_mask_bytes(const struct simd *simd, const struct tensor *x);
 
 #endif

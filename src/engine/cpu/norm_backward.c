@@ -50,25 +50,28 @@ bool cpu_batch_norm_backward_prepare(struct stream *stream, struct graph *graph,
            (!dresidual || activation_output_md(stream, dresidual, &md, err));
 }
 
-/* What goes into the activation is x * scale + shift, by channel. */
-struct into {
-    float scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
+/* Of the channels of a block, 0 for padding: the mean, and what goes into the activation as x * scale + shift. */
+struct block_values {
+    float mean[SIMD_MAX_BLOCK], scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
 };
 
-static void find_into(const struct backward *b, int64_t block, struct into *ret)
+static void find_values(const struct backward *b, int64_t block, struct block_values *ret)
 {
-    int channels = b->stream->simd->block;
+    int size = b->stream->simd->block, channels = norm_channels(b->state, size, block);
 
-    for (int c = 0; b->bias && c < channels; c++) {
-        int64_t at = block * channels + c;
+    memset(ret, 0, sizeof *ret);
+    for (int c = 0; c < channels; c++) {
+        int64_t at = block * size + c;
 
+        ret->mean[c] = b->mean[at];
         ret->scale[c] = b->weight[at] * b->invstd[at];
-        ret->shift[c] = b->bias[at] - b->mean[at] * ret->scale[c];
+        ret->shift[c] = (b->bias ? b->bias[at] : 0) - b->mean[at] * ret->scale[c];
     }
 }
 
 /* The gradient of a plane at `at`: from dy, dy2 and the activation, or as the first pass has left it in dresidual. */
-static struct plane_gradient gradient_at(const struct backward *b, int64_t at, const struct into *into, bool stored)
+static struct plane_gradient gradient_at(const struct backward *b, int64_t at, const struct block_values *values,
+                                         bool stored)
 {
     if (stored)
         return (struct plane_gradient){.dy = b->dresidual + at};
@@ -79,24 +82,24 @@ static struct plane_gradient gradient_at(const struct backward *b, int64_t at, c
         .y = b->relu && !b->mask ? b->y + at : NULL,
         .activation = b->bias ? b->activation : ACTIVATION_NONE,
         .x = b->x + at,
-        .scale = into->scale,
-        .shift = into->shift,
+        .scale = values->scale,
+        .shift = values->shift,
     };
 }
 
 static void item_sums(const struct backward *b, const struct norm_item *item, struct sums *ret)
 {
     const struct simd *simd = b->stream->simd;
-    struct into into;
+    struct block_values values;
 
     memset(ret, 0, sizeof *ret);
-    find_into(b, item->block, &into);
+    find_values(b, item->block, &values);
     for (int64_t image = item->first; image < item->last; image++) {
         int64_t at = norm_plane(b->state, simd->block, image, item->block);
-        const struct plane_gradient gradient = gradient_at(b, at, &into, false);
+        const struct plane_gradient gradient = gradient_at(b, at, &values, false);
 
-        simd->plane_gradient_sums(&gradient, b->x + at, b->mean + item->block * simd->block,
-                                  b->dresidual ? b->dresidual + at : NULL, b->state->pixels, ret->g, ret->gx);
+        simd->plane_gradient_sums(&gradient, b->x + at, values.mean, b->dresidual ? b->dresidual + at : NULL,
+                                  b->state->pixels, ret->g, ret->gx);
     }
 }
 
@@ -106,17 +109,18 @@ static void apply_item(const struct backward *b, const struct norm_item *item, c
     const struct simd *simd = b->stream->simd;
     const int64_t first_channel = item->block * simd->block;
     double count = (double)(b->state->images * b->state->pixels);
-    float g_scale[SIMD_MAX_BLOCK], x_scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
+    int channels = norm_channels(b->state, simd->block, item->block);
+    float g_scale[SIMD_MAX_BLOCK] = {0}, x_scale[SIMD_MAX_BLOCK] = {0}, shift[SIMD_MAX_BLOCK] = {0};
     struct sums total = parts[0];
-    struct into into;
+    struct block_values values;
 
-    find_into(b, item->block, &into);
+    find_values(b, item->block, &values);
     for (int p = 1; p < b->state->parts; p++)
         for (int c = 0; c < simd->block; c++) {
             total.g[c] += parts[p].g[c];
             total.gx[c] += parts[p].gx[c];
         }
-    for (int c = 0; c < simd->block; c++) {
+    for (int c = 0; c < channels; c++) {
         int64_t channel = first_channel + c;
         double invstd = b->invstd[channel], scale = b->weight[channel] * invstd;
 
@@ -130,9 +134,9 @@ static void apply_item(const struct backward *b, const struct norm_item *item, c
     }
     for (int64_t image = item->first; image < item->last; image++) {
         int64_t at = norm_plane(b->state, simd->block, image, item->block);
-        const struct plane_gradient gradient = gradient_at(b, at, &into, b->dresidual);
+        const struct plane_gradient gradient = gradient_at(b, at, &values, b->dresidual);
 
-        simd->plane_gradient_apply(&gradient, b->x + at, b->mean + first_channel, g_scale, x_scale, shift, b->dx + at,
+        simd->plane_gradient_apply(&gradient, b->x + at, values.mean, g_scale, x_scale, shift, b->dx + at,
                                    b->state->pixels);
     }
 }

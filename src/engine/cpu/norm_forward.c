@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/activation.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/norm.h"
 #include "engine/cpu/parallel.h"
@@ -34,7 +35,7 @@ bool cpu_batch_norm_prepare(struct stream *stream, struct graph *graph, struct o
     if (!state->blocked)
         return !ref_kernels[op->type].prepare || ref_kernels[op->type].prepare(stream, graph, op, err);
     if (mask && op->attrs.activation == ACTIVATION_RELU)
-        mask->bytes = norm_mask_bytes(x);
+        mask->bytes = norm_mask_bytes(stream->simd, x);
     return norm_operand(stream, op, OPERAND_X, x, err) && norm_operand(stream, op, OPERAND_RESIDUAL, residual, err) &&
            activation_output_md(stream, op_output(graph, op, BN_Y), &md, err);
 }
@@ -68,11 +69,11 @@ static void block_moments(const struct moments *parts, int count, int channels, 
 /* Running and saved statistics of a block's channels, updated by the thread that has its first part. */
 static void store_statistics(const struct forward *f, int64_t block, const struct moments *m, const float *invstd)
 {
-    int channels = f->stream->simd->block;
+    int channels = norm_channels(f->state, f->stream->simd->block, block);
     float momentum = f->op->attrs.momentum;
 
     for (int c = 0; c < channels; c++) {
-        int64_t at = block * channels + c;
+        int64_t at = block * f->stream->simd->block + c;
         double unbiased = m->count > 1 ? m->m2[c] / (m->count - 1) : 0;
 
         f->running_mean[at] = (1 - momentum) * f->running_mean[at] + momentum * (float)m->mean[c];
@@ -91,9 +92,10 @@ static void store_statistics(const struct forward *f, int64_t block, const struc
 static void apply_item(const struct forward *f, const struct norm_item *item, const double *mean, const double *invstd)
 {
     const struct simd *simd = f->stream->simd;
-    float scale[SIMD_MAX_BLOCK], shift[SIMD_MAX_BLOCK];
+    float scale[SIMD_MAX_BLOCK] = {0}, shift[SIMD_MAX_BLOCK] = {0}; /* 0 for padding */
+    int channels = norm_channels(f->state, simd->block, item->block);
 
-    for (int c = 0; c < simd->block; c++) {
+    for (int c = 0; c < channels; c++) {
         int64_t at = item->block * simd->block + c;
 
         scale[c] = (float)(f->weight[at] * invstd[c]);
@@ -135,11 +137,11 @@ static void train_item(const struct forward *f, const struct norm_item *item, co
 
 static void evaluate_item(const struct forward *f, const struct norm_item *item)
 {
-    int channels = f->stream->simd->block;
+    int channels = norm_channels(f->state, f->stream->simd->block, item->block);
     double mean[SIMD_MAX_BLOCK], invstd[SIMD_MAX_BLOCK];
 
     for (int c = 0; c < channels; c++) {
-        int64_t at = item->block * channels + c;
+        int64_t at = item->block * f->stream->simd->block + c;
 
         mean[c] = f->saved ? f->save_mean[at] : f->running_mean[at];
         invstd[c] = f->saved ? f->save_invstd[at] : 1 / sqrt((double)f->running_var[at] + (double)f->op->attrs.eps);
@@ -204,6 +206,8 @@ bool cpu_batch_norm(struct stream *stream, const struct graph *graph, const stru
         ++*(int64_t *)batches->data;
     PARALLEL(stream->threads)
     work(&f);
+    if (activation_info(op->attrs.activation)->value(0) != 0)
+        activation_clear_padding(stream, op_output(graph, op, 0));
     return true;
 }
 
@@ -241,5 +245,7 @@ bool cpu_batch_norm_apply(struct stream *stream, const struct graph *graph, cons
         return false;
     PARALLEL(stream->threads)
     work(&f);
+    if (activation_info(op->attrs.activation)->value(0) != 0)
+        activation_clear_padding(stream, op_output(graph, op, 0));
     return true;
 }

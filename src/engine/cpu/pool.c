@@ -126,12 +126,6 @@ bool cpu_max_pool_backward(struct stream *stream, const struct graph *graph, con
     return args[0] && primitive_run(stream, &state->pool, args, err);
 }
 
-/* x (N, H, W, C) with whole blocks of channels: the planes of all images, shared by the threads. */
-static bool has_planes(const struct stream *stream, const struct tensor *x)
-{
-    return x->rank == 4 && x->shape[3] % stream->simd->block == 0;
-}
-
 bool cpu_global_avg_pool_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     struct pool_state *state = new_state(graph, op, err);
@@ -152,23 +146,25 @@ bool cpu_global_avg_pool(struct stream *stream, const struct graph *graph, const
     const struct simd *simd = stream->simd;
     const float *x = operand_load(stream, op, &state->input, tensor->data, err);
     float *y = op_output(graph, op, 0)->data;
-    int64_t pixels = tensor->shape[1] * tensor->shape[2];
+    int64_t pixels = tensor->shape[1] * tensor->shape[2], planes = activation_planes(simd, tensor);
+    int64_t channels = tensor_channels(tensor);
 
     if (!x)
         return false;
-    if (!has_planes(stream, tensor))
+    if (!planes)
         return ref_kernels[op->type].run(stream, graph, op, err);
     PARALLEL(stream->threads)
     {
         int64_t first, last;
 
-        parallel_share(tensor->shape[0] * tensor->shape[3] / simd->block, 1, &first, &last);
+        parallel_share(tensor->shape[0] * planes, 1, &first, &last);
         for (int64_t plane = first; plane < last; plane++) {
-            float *mean = y + plane * simd->block; // (N, C): block after block
+            float *mean = y + plane / planes * channels + plane % planes * simd->block, sum[SIMD_MAX_BLOCK];
+            int count = activation_plane_channels(simd, tensor, plane % planes);
 
-            simd->plane_sum(x + plane * pixels * simd->block, pixels, mean);
-            for (int c = 0; c < simd->block; c++)
-                mean[c] /= (float)pixels;
+            simd->plane_sum(x + plane * pixels * simd->block, pixels, sum);
+            for (int c = 0; c < count; c++)
+                mean[c] = sum[c] / (float)pixels;
         }
     }
     return true;
@@ -188,20 +184,23 @@ bool cpu_global_avg_pool_backward(struct stream *stream, const struct graph *gra
     const struct simd *simd = stream->simd;
     const float *dy = op_input(graph, op, 0)->data;
     float *dx = tensor->data;
-    int64_t pixels = tensor->shape[1] * tensor->shape[2];
+    int64_t pixels = tensor->shape[1] * tensor->shape[2], planes = activation_planes(simd, tensor);
+    int64_t channels = tensor_channels(tensor);
 
-    if (!has_planes(stream, tensor))
+    if (!planes)
         return ref_kernels[op->type].run(stream, graph, op, err);
     PARALLEL(stream->threads)
     {
         int64_t first, last;
 
-        parallel_share(tensor->shape[0] * tensor->shape[3] / simd->block, 1, &first, &last);
+        parallel_share(tensor->shape[0] * planes, 1, &first, &last);
         for (int64_t plane = first; plane < last; plane++) {
-            float value[SIMD_MAX_BLOCK];
+            const float *d = dy + plane / planes * channels + plane % planes * simd->block;
+            float value[SIMD_MAX_BLOCK] = {0};
+            int count = activation_plane_channels(simd, tensor, plane % planes);
 
-            for (int c = 0; c < simd->block; c++)
-                value[c] = dy[plane * simd->block + c] / (float)pixels;
+            for (int c = 0; c < count; c++)
+                value[c] = d[c] / (float)pixels;
             simd->plane_fill(dx + plane * pixels * simd->block, pixels, value);
         }
     }

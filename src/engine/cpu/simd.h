@@ -82,6 +82,10 @@ struct simd {
                                  int64_t count);
     void (*plane_sum)(const float *x, int64_t count, float *sum); /* sum[block] */
     void (*plane_fill)(float *y, int64_t count, const float *value);
+    void (*plane_scale)(const float *x, const float *factor, float *y, int64_t count); /* y = x factor */
+    /* dx = dy factor; sum[block] of dy x */
+    void (*plane_scale_backward)(const float *dy, const float *x, const float *factor, float *dx, int64_t count,
+                                 float *sum);
 
     /* y = x / 255; of every third byte: one channel of RGB pixels, as a plane */
     void (*rgb_plane)(const uint8_t *x, float *y, int64_t count);

@@ -378,6 +378,34 @@ static void plane_fill(float *y, int64_t count, const float *value)
         store(y + i * SIMD_BLOCK, v);
 }
 
+static void plane_scale(const float *x, const float *factor, float *y, int64_t count)
+{
+    const vec f = load(factor);
+
+    for (int64_t i = 0; i < count; i++)
+        store(y + i * SIMD_BLOCK, load(x + i * SIMD_BLOCK) * f);
+}
+
+static void plane_scale_backward(const float *dy, const float *x, const float *factor, float *dx, int64_t count,
+                                 float *sum)
+{
+    const vec f = load(factor);
+    vec parts[4] = {{0}};
+    double total[SIMD_BLOCK] = {0};
+
+    for (int64_t i = 0; i < count; i += 4)
+        for (int k = 0; k < 4 && i + k < count; k++) {
+            int64_t at = (i + k) * SIMD_BLOCK;
+            vec g = load(dy + at);
+
+            parts[k] += g * load(x + at);
+            store(dx + at, g * f);
+        }
+    flush(parts, total);
+    for (int c = 0; c < SIMD_BLOCK; c++)
+        sum[c] = (float)total[c];
+}
+
 static void rgb_plane(const uint8_t *x, float *y, int64_t count)
 {
     int64_t i = 0;
@@ -480,6 +508,8 @@ const struct simd SIMD_TABLE = {
     .plane_gradient_apply = plane_gradient_apply,
     .plane_sum = plane_sum,
     .plane_fill = plane_fill,
+    .plane_scale = plane_scale,
+    .plane_scale_backward = plane_scale_backward,
     .rgb_plane = rgb_plane,
     .add = add,
     .activate = activate_all,

@@ -264,10 +264,47 @@ void activation_wanted_md(const struct stream *stream, const struct tensor *tens
     dnnl_dims_t dims = {0};
     int rank = activation_dims(tensor, dims), block = stream->simd->block;
 
-    if (rank == 4 && tensor->dtype == DTYPE_F32 && dims[1] % block == 0)
+    if (activation_planes(stream->simd, tensor))
         init_md(ret, rank, dims, block == 16 ? dnnl_nChw16c : dnnl_nChw8c);
     else
         activation_plain_md(tensor, ret);
+}
+
+int64_t activation_planes(const struct simd *simd, const struct tensor *tensor)
+{
+    int64_t channels = tensor_channels(tensor), planes = (channels + simd->block - 1) / simd->block;
+
+    return tensor->rank == 4 && tensor->dtype == DTYPE_F32 && 3 * planes * simd->block <= 4 * channels ? planes : 0;
+}
+
+size_t activation_wanted_bytes(const struct simd *simd, const struct tensor *tensor)
+{
+    int64_t planes = activation_planes(simd, tensor);
+
+    return planes ? (size_t)(tensor_rows(tensor) * planes * simd->block) * sizeof(float) : tensor_plain_bytes(tensor);
+}
+
+int activation_plane_channels(const struct simd *simd, const struct tensor *tensor, int64_t plane)
+{
+    int64_t left = tensor_channels(tensor) - plane * simd->block;
+
+    return left < simd->block ? (int)left : simd->block;
+}
+
+void activation_clear_padding(const struct stream *stream, const struct tensor *tensor)
+{
+    int block = stream->simd->block;
+    int64_t planes = activation_planes(stream->simd, tensor);
+    int channels = planes ? activation_plane_channels(stream->simd, tensor, planes - 1) : block;
+
+    if (channels == block || !activation_is_blocked(stream, tensor))
+        return;
+    for (int64_t image = 0; image < tensor->shape[0]; image++)
+        for (int64_t pixel = 0; pixel < tensor->shape[1] * tensor->shape[2]; pixel++) {
+            int64_t at = ((image + 1) * planes - 1) * tensor->shape[1] * tensor->shape[2] + pixel;
+
+            memset((float *)tensor->data + at * block + channels, 0, (size_t)(block - channels) * sizeof(float));
+        }
 }
 
 void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret)

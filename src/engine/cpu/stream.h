@@ -1,8 +1,9 @@
 /* stream.h - what the CPU backend's kernels share: the oneDNN engine, the number of threads, the layouts in use.
  *
- * Layouts. An activation (N,H,W,C) whose channels are a multiple of the block lies as oneDNN's nChw16c (nChw8c without
- * AVX-512): planes of `block` channels, which is what its fastest convolutions want, Winograd among them. Images come
- * in planes of one channel. Every other activation is plain. Weights lie as the forward convolution asks. */
+ * Layouts. An activation (N,H,W,C) lies as oneDNN's nChw16c (nChw8c without AVX-512): planes of `block` channels, which
+ * is what its fastest convolutions want, Winograd among them. The last plane of an image is filled up with zeros, which
+ * every op keeps; where that would be more than a quarter of the memory, the activation is plain. Images come in planes
+ * of one channel. Every other activation is plain. Weights lie as the forward convolution asks. */
 #ifndef RFUAV_ENGINE_CPU_STREAM_H
 #define RFUAV_ENGINE_CPU_STREAM_H
 
@@ -48,6 +49,17 @@ void activation_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
  * fit. */
 void activation_plain_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);
 void activation_wanted_md(const struct stream *stream, const struct tensor *tensor, dnnl_memory_desc_t *ret);
+
+/* How many planes an image of an activation has in the layout that is wanted of it; 0: it is wanted plain. And the
+ * bytes of that layout. */
+int64_t activation_planes(const struct simd *simd, const struct tensor *tensor);
+size_t activation_wanted_bytes(const struct simd *simd, const struct tensor *tensor);
+
+/* Channels of plane `plane`: the block, or less of the last one. */
+int activation_plane_channels(const struct simd *simd, const struct tensor *tensor, int64_t plane);
+
+/* Writes zeros behind the channels of an activation in planes, after an op that does not keep them. */
+void activation_clear_padding(const struct stream *stream, const struct tensor *tensor);
 
 /* Plane after plane, one channel each: how the first convolution wants images of up to three channels. */
 void activation_planar_md(const struct tensor *tensor, dnnl_memory_desc_t *ret);

@@ -1,16 +1,21 @@
 /* attention_mma.cu - attention on matrix units: BF16, heads of 64 channels. See launch.h
  *
- * After Dao, "FlashAttention-2", 2023: a block of four warps takes 64 rows of a head, a warp 16 of them, and goes over
- * the other side's rows 64 at a time through shared memory, the next ones on their way while it computes. Scores never
+ * After Dao, "FlashAttention-2", 2023: a warp takes 16 rows of a head, a block up to seven warps, and goes over the
+ * other side's rows 64 at a time through shared memory, the next ones on their way while it computes. Scores never
  * leave registers. The backward is two kernels, one for dQ and one for dK and dV, each of which computes the scores
- * anew: no sums are shared between blocks, so equal inputs give equal bits. */
+ * anew: no sums are shared between blocks, so equal inputs give equal bits. (197 tokens are 13 times 16 rows, two
+ * blocks.)
+ *
+ * Rows behind a head's last are zeros in shared memory. Only the forward has to leave them out; in the backward they
+ * add nothing, since every product with them has a row of zeros on one side. */
 #include "engine/cuda/attention.cuh"
 #include "engine/cuda/numbers.cuh"
 
 namespace
 {
 
-enum { DIM = 64, ROWS = 64, WARPS = 4, THREADS = 32 * WARPS, TILE = ROWS * DIM, STAGES = 2, CHUNK = 8, CHUNKS = 8 };
+enum { DIM = 64, COLUMNS = 64, MOST_WARPS = 7, MOST_THREADS = 32 * MOST_WARPS, TILE = COLUMNS * DIM, STAGES = 2 };
+enum { CHUNK = 8, CHUNKS = DIM / CHUNK, FEW_BLOCKS = 132, FEW_WARPS = 4 };
 
 typedef unsigned fragment[4]; /* of a 16 by 16 matrix: a, or two b side by side */
 
@@ -84,29 +89,54 @@ __device__ inline void as_a(fragment a, const float *left, const float *right)
     a[3] = pack(right[2], right[3]);
 }
 
-/* Begins to bring rows first.. of a matrix with rows `stride` apart into a tile; zeros behind its last row. */
-__device__ inline void fetch(bf16 *tile, const bf16 *matrix, int64_t stride, int first, int rows)
+__device__ inline void copy_async(unsigned to, const void *from, bool there)
 {
-#pragma unroll
-    for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-        int row = i / CHUNKS, chunk = i % CHUNKS, there = first + row < rows;
-        const bf16 *from = matrix + (int64_t)(there ? first + row : 0) * stride + chunk * CHUNK;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
 
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tile_at(tile, row, chunk)), "l"(from),
-                     "r"(there ? 16 : 0));
+/* Begins to bring `count` rows of a matrix, first.., into shared memory; zeros behind its last. */
+__device__ inline void fetch(bf16 *tile, const bf16 *matrix, int64_t stride, int first, int rows, int count)
+{
+    int chunk = threadIdx.x % CHUNKS;
+
+    for (int row = threadIdx.x / CHUNKS; row < count; row += blockDim.x / CHUNKS) {
+        bool there = first + row < rows;
+
+        copy_async(tile_at(tile, row, chunk), matrix + (there ? first + row : 0) * stride + chunk * CHUNK, there);
+    }
+}
+
+/* The same for a number for each of COLUMNS rows. */
+__device__ inline void fetch_numbers(float *to, const float *numbers, int first, int rows)
+{
+    for (int i = threadIdx.x; i < COLUMNS; i += blockDim.x) {
+        bool there = first + i < rows;
+
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"((unsigned)__cvta_generic_to_shared(to + i)),
+                     "l"(numbers + (there ? first + i : 0)), "r"(there ? 4 : 0)
+                     : "memory");
     }
 }
 
 __device__ inline void fetch_commit()
 {
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 /* All but the latest `LEFT` groups are there, for every thread. */
 template <int LEFT> __device__ inline void fetch_wait()
 {
-    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
     __syncthreads();
+}
+
+/* 2^x; below -126 it is 0. */
+__device__ inline float power(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 /* The sum, and the largest, of a row's share in four neighbouring threads. */
@@ -177,17 +207,19 @@ __device__ inline void write_rows(bf16 *tile, float sum[8][4], float factor0, fl
 
 /* Where a head's matrices are. Blocks of one head are neighbours, so that they find its rows in the cache. */
 struct place {
-    int first; /* row of this block */
+    int first, rows; /* of this block */
     int64_t qkv, y, stats, stride;
 };
 
 __device__ inline place place_of(const attention_launch &a)
 {
-    int blocks = (a.tokens + ROWS - 1) / ROWS, index = blockIdx.x / blocks, n = index / a.heads, h = index % a.heads;
+    int rows = blockDim.x / 2, blocks = (a.tokens + rows - 1) / rows, index = blockIdx.x / blocks;
+    int n = index / a.heads, h = index % a.heads;
     int64_t channels = (int64_t)a.heads * DIM;
     place p;
 
-    p.first = blockIdx.x % blocks * ROWS;
+    p.first = blockIdx.x % blocks * rows;
+    p.rows = rows;
     p.stride = 3 * channels;
     p.qkv = (int64_t)n * a.tokens * p.stride + h * DIM;
     p.y = (int64_t)n * a.tokens * channels + h * DIM;
@@ -195,236 +227,300 @@ __device__ inline place place_of(const attention_launch &a)
     return p;
 }
 
+/* Two matrices' rows of a stage. */
+struct stage {
+    bf16 *left, *right;
+};
+
+__device__ inline stage stage_of(bf16 *memory, int block)
+{
+    bf16 *left = memory + block % STAGES * 2 * TILE;
+
+    return {left, left + TILE};
+}
+
 #define LOG2_E 1.44269504088896341f
 
-__global__ void __launch_bounds__(THREADS) forward(attention_launch a, const bf16 *qkv, bf16 *y, float *stats)
+/* What a thread knows of its two rows. */
+struct running {
+    float sum[8][4], most[2], total[2];
+};
+
+/* One round of the forward: `columns` keys and values. FULL: there are all 64 of them. */
+template <bool FULL>
+__device__ inline void attend(running &r, const fragment q_rows[4], const stage &t, int columns, float scale)
 {
-    __shared__ __align__(128) bf16 tiles[1 + 2 * STAGES][TILE];
+    int lane = threadIdx.x % 32;
+    float s[8][4], largest[2] = {r.most[0], r.most[1]}, offset[2], change[2];
+
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        if (FULL || j * 16 < columns)
+            scores(&s[2 * j], q_rows, t.left, j * 16);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (!FULL && j * 8 + lane % 4 * 2 + i % 2 >= columns)
+                s[j][i] = -INFINITY;
+            largest[i / 2] = fmaxf(largest[i / 2], s[j][i]);
+        }
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        largest[k] = quad_max(largest[k]);
+        offset[k] = largest[k] * scale;
+        change[k] = power(r.most[k] * scale - offset[k]);
+        r.most[k] = largest[k];
+        r.total[k] *= change[k];
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s[j][i] = power(s[j][i] * scale - offset[i / 2]);
+            r.total[i / 2] += s[j][i];
+            r.sum[j][i] *= change[i / 2];
+        }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        if (FULL || j * 16 < columns) {
+            fragment weights;
+
+            as_a(weights, s[2 * j], s[2 * j + 1]);
+            accumulate(r.sum, weights, t.right, j * 16);
+        }
+}
+
+__global__ void __launch_bounds__(MOST_THREADS, 2) forward(attention_launch a, const bf16 *qkv, bf16 *y, float *stats)
+{
+    __shared__ __align__(128) bf16 memory[STAGES * 2 * TILE];
     const place p = place_of(a);
     const int64_t channels = p.stride / 3;
     const bf16 *q = qkv + p.qkv, *k = q + channels, *v = k + channels;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + ROWS - 1) / ROWS;
-    float sum[8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, scale = a.scale * LOG2_E;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + COLUMNS - 1) / COLUMNS;
     bool idle = p.first + warp * 16 >= a.tokens;
+    running r = {{}, {-INFINITY, -INFINITY}, {}};
+    float scale = a.scale * LOG2_E;
     fragment q_rows[4];
 
-    fetch(tiles[0], q, p.stride, p.first, a.tokens);
-    fetch(tiles[1], k, p.stride, 0, a.tokens);
-    fetch(tiles[2], v, p.stride, 0, a.tokens);
+    fetch(stage_of(memory, 1).left, q, p.stride, p.first, a.tokens, p.rows); /* they fit into a stage */
     fetch_commit();
+    fetch(stage_of(memory, 0).left, k, p.stride, 0, a.tokens, COLUMNS);
+    fetch(stage_of(memory, 0).right, v, p.stride, 0, a.tokens, COLUMNS);
+    fetch_commit();
+    fetch_wait<1>();
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        load_a(q_rows[step], stage_of(memory, 1).left, warp * 16, step);
+    __syncthreads();
     for (int block = 0; block < blocks; block++) {
-        const bf16 *keys = tiles[1 + block % STAGES * 2], *values = tiles[2 + block % STAGES * 2];
-        int rest = a.tokens - block * ROWS, columns = rest < ROWS ? rest : ROWS;
-        float s[8][4];
+        int columns = a.tokens - block * COLUMNS;
 
         if (block + 1 < blocks) {
-            fetch(tiles[1 + (block + 1) % STAGES * 2], k, p.stride, (block + 1) * ROWS, a.tokens);
-            fetch(tiles[2 + (block + 1) % STAGES * 2], v, p.stride, (block + 1) * ROWS, a.tokens);
+            const stage next = stage_of(memory, block + 1);
+
+            fetch(next.left, k, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
+            fetch(next.right, v, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
         }
         fetch_commit();
         fetch_wait<1>();
-        if (block == 0)
-#pragma unroll
-            for (int step = 0; step < 4; step++)
-                load_a(q_rows[step], tiles[0], warp * 16, step);
-        if (!idle) {
-            float largest[2] = {most[0], most[1]}, change[2];
-
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                if (j * 16 < columns)
-                    scores(&s[2 * j], q_rows, keys, j * 16);
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    int column = j * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
-                    float *value = &s[2 * j + i / 4][i % 4];
-
-                    *value = column < columns ? *value * scale : -INFINITY;
-                    largest[i / 2 % 2] = fmaxf(largest[i / 2 % 2], *value);
-                }
-            }
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                largest[r] = quad_max(largest[r]);
-                change[r] = exp2f(most[r] - largest[r]);
-                most[r] = largest[r];
-                total[r] *= change[r];
-            }
-#pragma unroll
-            for (int j = 0; j < 8; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    s[j][i] = exp2f(s[j][i] - most[i / 2]);
-                    total[i / 2] += s[j][i];
-                    sum[j][i] *= change[i / 2];
-                }
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                if (j * 16 < columns) {
-                    fragment weights;
-
-                    as_a(weights, s[2 * j], s[2 * j + 1]);
-                    accumulate(sum, weights, values, j * 16);
-                }
-        }
+        if (!idle && columns >= COLUMNS)
+            attend<true>(r, q_rows, stage_of(memory, block), columns, scale);
+        else if (!idle)
+            attend<false>(r, q_rows, stage_of(memory, block), columns, scale);
         __syncthreads(); /* before the next round's fetch overwrites this stage */
     }
     if (idle)
         return;
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        int row = p.first + warp * 16 + lane / 4 + r * 8;
+    for (int i = 0; i < 2; i++) {
+        int row = p.first + warp * 16 + lane / 4 + i * 8;
 
-        total[r] = quad_sum(total[r]);
+        r.total[i] = quad_sum(r.total[i]);
         if (stats && lane % 4 == 0 && row < a.tokens)
-            stats[p.stats + row] = most[r] + log2f(total[r]);
+            stats[p.stats + row] = r.most[i] * scale + log2f(r.total[i]);
     }
-    write_rows(tiles[0], sum, 1 / total[0], 1 / total[1], y + p.y, channels, p.first, a.tokens);
+    write_rows(memory, r.sum, 1 / r.total[0], 1 / r.total[1], y + p.y, channels, p.first, a.tokens);
 }
 
-/* dQ of 64 rows; and, on the way, for each row the sum of dy y, which the other kernel needs. */
-__global__ void __launch_bounds__(THREADS) backward_q(attention_launch a, const bf16 *dy, const bf16 *qkv,
-                                                      const bf16 *y, const float *stats, float *products, bf16 *dqkv)
+/* For each of a thread's two rows the sum of dy y. */
+__device__ inline void row_products(float product[2], const attention_launch &a, const place &p, const bf16 *dy,
+                                    const bf16 *y)
 {
-    __shared__ __align__(128) bf16 tiles[2 + 2 * STAGES][TILE];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+
+#pragma unroll
+    for (int r = 0; r < 2; r++) { /* a quarter of a row each */
+        int row = p.first + warp * 16 + lane / 4 + r * 8;
+        int64_t at = p.y + (int64_t)row * a.heads * DIM + lane % 4 * 16;
+
+        product[r] = 0;
+        if (row < a.tokens)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                vec<8> b = load<8>(dy + at + half * 8), c = load<8>(y + at + half * 8);
+
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    product[r] += b.v[i] * c.v[i];
+            }
+        product[r] = quad_sum(product[r]);
+    }
+}
+
+/* dQ; and, on the way, the sums of dy y that the other kernel needs. */
+__global__ void __launch_bounds__(MOST_THREADS, 2)
+    backward_q(attention_launch a, const bf16 *dy, const bf16 *qkv, const bf16 *y, const float *stats, float *products,
+               bf16 *dqkv)
+{
+    __shared__ __align__(128) bf16 memory[STAGES * 2 * TILE];
     const place p = place_of(a);
     const int64_t channels = p.stride / 3;
     const bf16 *q = qkv + p.qkv, *k = q + channels, *v = k + channels;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + ROWS - 1) / ROWS;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + COLUMNS - 1) / COLUMNS;
     bool idle = p.first + warp * 16 >= a.tokens;
     float sum[8][4] = {}, log_sum[2], product[2], scale = a.scale * LOG2_E;
     fragment q_rows[4], dy_rows[4];
 
-    fetch(tiles[0], q, p.stride, p.first, a.tokens);
-    fetch(tiles[1], dy + p.y, channels, p.first, a.tokens);
-    fetch(tiles[2], k, p.stride, 0, a.tokens);
-    fetch(tiles[3], v, p.stride, 0, a.tokens);
+    fetch(memory, q, p.stride, p.first, a.tokens, p.rows);
+    fetch(memory + p.rows * DIM, dy + p.y, channels, p.first, a.tokens, p.rows);
     fetch_commit();
+    row_products(product, a, p, dy, y);
 #pragma unroll
-    for (int r = 0; r < 2; r++) { /* a quarter of a row each */
+    for (int r = 0; r < 2; r++) {
         int row = p.first + warp * 16 + lane / 4 + r * 8;
-        int64_t at = p.y + (int64_t)row * channels + lane % 4 * 16;
 
-        product[r] = 0;
         log_sum[r] = row < a.tokens ? stats[p.stats + row] : 0;
-        for (int half = 0; half < 2 && row < a.tokens; half++) {
-            vec<8> b = load<8>(dy + at + half * 8), c = load<8>(y + at + half * 8);
-
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                product[r] += b.v[i] * c.v[i];
-        }
-        product[r] = quad_sum(product[r]);
         if (lane % 4 == 0 && row < a.tokens)
             products[p.stats + row] = product[r];
     }
+    fetch_wait<0>();
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        load_a(q_rows[step], memory, warp * 16, step);
+        load_a(dy_rows[step], memory + p.rows * DIM, warp * 16, step);
+    }
+    __syncthreads();
+    fetch(stage_of(memory, 0).left, k, p.stride, 0, a.tokens, COLUMNS);
+    fetch(stage_of(memory, 0).right, v, p.stride, 0, a.tokens, COLUMNS);
+    fetch_commit();
     for (int block = 0; block < blocks; block++) {
-        const bf16 *keys = tiles[2 + block % STAGES * 2], *values = tiles[3 + block % STAGES * 2];
-        int rest = a.tokens - block * ROWS, columns = rest < ROWS ? rest : ROWS;
+        const stage t = stage_of(memory, block), next = stage_of(memory, block + 1);
+        int columns = idle ? 0 : a.tokens - block * COLUMNS;
 
         if (block + 1 < blocks) {
-            fetch(tiles[2 + (block + 1) % STAGES * 2], k, p.stride, (block + 1) * ROWS, a.tokens);
-            fetch(tiles[3 + (block + 1) % STAGES * 2], v, p.stride, (block + 1) * ROWS, a.tokens);
+            fetch(next.left, k, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
+            fetch(next.right, v, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
         }
         fetch_commit();
         fetch_wait<1>();
-        if (block == 0)
-#pragma unroll
-            for (int step = 0; step < 4; step++) {
-                load_a(q_rows[step], tiles[0], warp * 16, step);
-                load_a(dy_rows[step], tiles[1], warp * 16, step);
-            }
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            if (j * 16 < columns && !idle) {
+            if (j * 16 < columns) {
                 float s[2][4], ds[2][4];
                 fragment rows;
 
-                scores(s, q_rows, keys, j * 16);
-                scores(ds, dy_rows, values, j * 16);
+                scores(s, q_rows, t.left, j * 16);
+                scores(ds, dy_rows, t.right, j * 16);
 #pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    int column = j * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2, r = i / 2 % 2;
-                    float weight = column < columns ? exp2f(s[i / 4][i % 4] * scale - log_sum[r]) : 0;
-
-                    ds[i / 4][i % 4] = weight * (ds[i / 4][i % 4] - product[r]);
-                }
+                for (int i = 0; i < 8; i++)
+                    ds[i / 4][i % 4] =
+                        power(s[i / 4][i % 4] * scale - log_sum[i / 2 % 2]) * (ds[i / 4][i % 4] - product[i / 2 % 2]);
                 as_a(rows, ds[0], ds[1]);
-                accumulate(sum, rows, keys, j * 16);
+                accumulate(sum, rows, t.left, j * 16);
             }
         __syncthreads();
     }
     if (!idle)
-        write_rows(tiles[0], sum, a.scale, a.scale, dqkv + p.qkv, p.stride, p.first, a.tokens);
+        write_rows(memory, sum, a.scale, a.scale, dqkv + p.qkv, p.stride, p.first, a.tokens);
 }
 
-/* dK and dV of 64 rows: everything is turned, rows are keys and columns queries. */
-__global__ void __launch_bounds__(THREADS) backward_kv(attention_launch a, const bf16 *dy, const bf16 *qkv,
-                                                       const float *stats, const float *products, bf16 *dqkv)
+/* dK and dV: everything is turned, rows are keys and columns queries. */
+__global__ void __launch_bounds__(MOST_THREADS, 2) backward_kv(attention_launch a, const bf16 *dy, const bf16 *qkv,
+                                                               const float *stats, const float *products, bf16 *dqkv)
 {
-    __shared__ __align__(128) bf16 tiles[2 + 2 * STAGES][TILE];
+    __shared__ __align__(128) bf16 memory[STAGES * 2 * TILE];
+    __shared__ __align__(16) float log_sums[STAGES][COLUMNS], sums[STAGES][COLUMNS];
     const place p = place_of(a);
     const int64_t channels = p.stride / 3;
     const bf16 *q = qkv + p.qkv, *k = q + channels, *v = k + channels;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + ROWS - 1) / ROWS;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = (a.tokens + COLUMNS - 1) / COLUMNS;
     bool idle = p.first + warp * 16 >= a.tokens;
     float sum_k[8][4] = {}, sum_v[8][4] = {}, scale = a.scale * LOG2_E;
     fragment k_rows[4], v_rows[4];
 
-    fetch(tiles[0], k, p.stride, p.first, a.tokens);
-    fetch(tiles[1], v, p.stride, p.first, a.tokens);
-    fetch(tiles[2], q, p.stride, 0, a.tokens);
-    fetch(tiles[3], dy + p.y, channels, 0, a.tokens);
+    fetch(memory, k, p.stride, p.first, a.tokens, p.rows);
+    fetch(memory + p.rows * DIM, v, p.stride, p.first, a.tokens, p.rows);
     fetch_commit();
-    for (int block = 0; block < blocks; block++) {
-        const bf16 *queries = tiles[2 + block % STAGES * 2], *gradients = tiles[3 + block % STAGES * 2];
-        int rest = a.tokens - block * ROWS, columns = rest < ROWS ? rest : ROWS;
+    fetch_wait<0>();
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        load_a(k_rows[step], memory, warp * 16, step);
+        load_a(v_rows[step], memory + p.rows * DIM, warp * 16, step);
+    }
+    __syncthreads();
+    for (int block = -1; block < blocks; block++) {
+        const stage t = stage_of(memory, block + STAGES), next = stage_of(memory, block + 1);
+        int columns = idle ? 0 : a.tokens - block * COLUMNS;
 
         if (block + 1 < blocks) {
-            fetch(tiles[2 + (block + 1) % STAGES * 2], q, p.stride, (block + 1) * ROWS, a.tokens);
-            fetch(tiles[3 + (block + 1) % STAGES * 2], dy + p.y, channels, (block + 1) * ROWS, a.tokens);
+            int first = (block + 1) * COLUMNS;
+
+            fetch(next.left, q, p.stride, first, a.tokens, COLUMNS);
+            fetch(next.right, dy + p.y, channels, first, a.tokens, COLUMNS);
+            fetch_numbers(log_sums[(block + 1) % STAGES], stats + p.stats, first, a.tokens);
+            fetch_numbers(sums[(block + 1) % STAGES], products + p.stats, first, a.tokens);
         }
         fetch_commit();
+        if (block < 0)
+            continue;
         fetch_wait<1>();
-        if (block == 0)
-#pragma unroll
-            for (int step = 0; step < 4; step++) {
-                load_a(k_rows[step], tiles[0], warp * 16, step);
-                load_a(v_rows[step], tiles[1], warp * 16, step);
-            }
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            if (j * 16 < columns && !idle) {
+            if (j * 16 < columns) {
                 float s[2][4], ds[2][4];
                 fragment rows;
 
-                scores(s, k_rows, queries, j * 16);
-                scores(ds, v_rows, gradients, j * 16);
+                scores(s, k_rows, t.left, j * 16);
+                scores(ds, v_rows, t.right, j * 16);
 #pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    int column = j * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
-                    int64_t at = p.stats + block * ROWS + column;
-                    bool there = column < columns;
+                for (int half = 0; half < 2; half++) {
+                    int column = j * 16 + half * 8 + lane % 4 * 2;
+                    const float2 log_sum = *reinterpret_cast<const float2 *>(&log_sums[block % STAGES][column]);
+                    const float2 product = *reinterpret_cast<const float2 *>(&sums[block % STAGES][column]);
 
-                    s[i / 4][i % 4] = there ? exp2f(s[i / 4][i % 4] * scale - stats[at]) : 0;
-                    ds[i / 4][i % 4] = there ? s[i / 4][i % 4] * (ds[i / 4][i % 4] - products[at]) : 0;
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        s[half][i] = power(s[half][i] * scale - (i % 2 ? log_sum.y : log_sum.x));
+                        ds[half][i] = s[half][i] * (ds[half][i] - (i % 2 ? product.y : product.x));
+                    }
                 }
                 as_a(rows, s[0], s[1]);
-                accumulate(sum_v, rows, gradients, j * 16);
+                accumulate(sum_v, rows, t.right, j * 16);
                 as_a(rows, ds[0], ds[1]);
-                accumulate(sum_k, rows, queries, j * 16);
+                accumulate(sum_k, rows, t.left, j * 16);
             }
         __syncthreads();
     }
     if (idle)
         return;
-    write_rows(tiles[0], sum_k, a.scale, a.scale, dqkv + p.qkv + channels, p.stride, p.first, a.tokens);
-    write_rows(tiles[1], sum_v, 1, 1, dqkv + p.qkv + 2 * channels, p.stride, p.first, a.tokens);
+    write_rows(memory, sum_k, a.scale, a.scale, dqkv + p.qkv + channels, p.stride, p.first, a.tokens);
+    write_rows(memory + p.rows * DIM, sum_v, 1, 1, dqkv + p.qkv + 2 * channels, p.stride, p.first, a.tokens);
 }
 
-unsigned blocks_of(const attention_launch *a)
+/* How a head's rows are cut: as even blocks as possible, smaller ones while there are few. */
+struct cut {
+    unsigned blocks, threads;
+};
+
+cut cut_of(const attention_launch *a)
 {
-    return (unsigned)(a->n * a->heads * ((a->tokens + ROWS - 1) / ROWS));
+    int tiles = (a->tokens + 15) / 16, blocks = (tiles + MOST_WARPS - 1) / MOST_WARPS;
+
+    if (a->n * a->heads * blocks < FEW_BLOCKS)
+        blocks = (tiles + FEW_WARPS - 1) / FEW_WARPS;
+    int warps = (tiles + blocks - 1) / blocks;
+    return {(unsigned)(a->n * a->heads * ((tiles + warps - 1) / warps)), (unsigned)(32 * warps)};
 }
 
 } // namespace
@@ -436,15 +532,19 @@ bool attention_mma_fits(const attention_launch *a)
 
 cudaError_t attention_mma(cudaStream_t stream, const attention_launch *a, const void *qkv, void *y, float *stats)
 {
-    forward<<<blocks_of(a), THREADS, 0, stream>>>(*a, (const bf16 *)qkv, (bf16 *)y, stats);
+    const cut c = cut_of(a);
+
+    forward<<<c.blocks, c.threads, 0, stream>>>(*a, (const bf16 *)qkv, (bf16 *)y, stats);
     return cudaGetLastError();
 }
 
 cudaError_t attention_mma_backward(cudaStream_t stream, const attention_launch *a, const attention_backward_args *b)
 {
-    backward_q<<<blocks_of(a), THREADS, 0, stream>>>(*a, (const bf16 *)b->dy, (const bf16 *)b->qkv, (const bf16 *)b->y,
-                                                     b->stats, b->products, (bf16 *)b->dqkv);
-    backward_kv<<<blocks_of(a), THREADS, 0, stream>>>(*a, (const bf16 *)b->dy, (const bf16 *)b->qkv, b->stats,
-                                                      b->products, (bf16 *)b->dqkv);
+    const cut c = cut_of(a);
+
+    backward_q<<<c.blocks, c.threads, 0, stream>>>(*a, (const bf16 *)b->dy, (const bf16 *)b->qkv, (const bf16 *)b->y,
+                                                   b->stats, b->products, (bf16 *)b->dqkv);
+    backward_kv<<<c.blocks, c.threads, 0, stream>>>(*a, (const bf16 *)b->dy, (const bf16 *)b->qkv, b->stats,
+                                                    b->products, (bf16 *)b->dqkv);
     return cudaGetLastError();
 }

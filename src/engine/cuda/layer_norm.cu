@@ -9,7 +9,7 @@
 namespace
 {
 
-enum { WARP = 32, WARPS = 8, THREADS = WARP * WARPS, V = 8, MOST_VECTORS = 6 };
+enum { WARP = 32, WARPS = 8, THREADS = WARP * WARPS, V = 8, MOST_VECTORS = 4 };
 
 __device__ inline float warp_sum(float x)
 {
@@ -78,70 +78,126 @@ __global__ void __launch_bounds__(THREADS) forward(int64_t rows, int channels, f
         }
 }
 
+/* What a lane needs of a row, as it comes from memory. */
+template <typename T, int N> struct row_part {
+    alignas(16) T x[N][V], dy[N][V], add[N][V];
+    float mean, invstd;
+};
+
+/* V numbers as they are. */
+template <typename T> __device__ inline void copy(T *to, const T *from)
+{
+    constexpr int words = V * sizeof(T) / 16;
+
+#pragma unroll
+    for (int i = 0; i < words; i++)
+        reinterpret_cast<uint4 *>(to)[i] = reinterpret_cast<const uint4 *>(from)[i];
+}
+
+template <typename T, int N>
+__device__ inline void load_part(row_part<T, N> &part, const layer_norm_backward_args &a, int64_t row, int channels,
+                                 int lane)
+{
+    part.mean = a.save_mean[row];
+    part.invstd = a.save_invstd[row];
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (COLUMN(k) < channels) {
+            copy(part.x[k], (const T *)a.x + row * channels + COLUMN(k));
+            copy(part.dy[k], (const T *)a.dy + row * channels + COLUMN(k));
+            if (a.add)
+                copy(part.add[k], (const T *)a.add + row * channels + COLUMN(k));
+        }
+}
+
+/* dx of one row; what it gives to dweight and dbias is added there. */
+template <typename T, int N>
+__device__ inline void backward_row(const row_part<T, N> &part, const layer_norm_backward_args &a, int64_t row,
+                                    int channels, int lane, vec<V> dweight[N], vec<V> dbias[N])
+{
+    float sum = 0, product = 0;
+    vec<V> xhat[N], g[N];
+
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (COLUMN(k) < channels) {
+            vec<V> weight = load<V>(a.weight + COLUMN(k));
+
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                float dy = to_float(part.dy[k][i]);
+
+                xhat[k].v[i] = (to_float(part.x[k][i]) - part.mean) * part.invstd;
+                dweight[k].v[i] += dy * xhat[k].v[i];
+                dbias[k].v[i] += dy;
+                g[k].v[i] = dy * weight.v[i];
+                sum += g[k].v[i];
+                product += g[k].v[i] * xhat[k].v[i];
+            }
+        }
+    sum = warp_sum(sum) / (float)channels;
+    product = warp_sum(product) / (float)channels;
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (COLUMN(k) < channels) {
+            vec<V> dx;
+
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                dx.v[i] = part.invstd * (g[k].v[i] - sum - xhat[k].v[i] * product);
+                if (a.add)
+                    dx.v[i] += to_float(part.add[k][i]);
+            }
+            store<V>((T *)a.dx + row * channels + COLUMN(k), dx);
+        }
+}
+
+/* Adds up the warps' vectors, in their order, and writes (channels) sums. shared: (WARPS, channels) */
+template <int N> __device__ inline void add_warps(const vec<V> part[N], int channels, float *shared, float *sums)
+{
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        if (COLUMN(k) < channels)
+            store<V>(shared + warp * channels + COLUMN(k), part[k]);
+    __syncthreads();
+    for (int c = threadIdx.x; c < channels; c += THREADS) {
+        float sum = 0;
+
+#pragma unroll
+        for (int w = 0; w < WARPS; w++)
+            sum += shared[w * channels + c];
+        sums[c] = sum;
+    }
+}
+
 template <typename T, int N>
 __global__ void __launch_bounds__(THREADS)
     backward(int64_t rows, int channels, float *partial, layer_norm_backward_args a)
 {
-    extern __shared__ float shared[]; /* (2, channels) */
-    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    extern __shared__ __align__(16) float shared[];
+    int lane = threadIdx.x % WARP;
+    int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, step = (int64_t)gridDim.x * WARPS;
+    float *sums = partial + (size_t)blockIdx.x * 2 * channels;
     vec<V> dweight[N] = {}, dbias[N] = {};
+    constexpr bool early = N * sizeof(T) <= 8; /* registers for two rows */
+    row_part<T, N> part, next;
 
-    for (int64_t row = (int64_t)blockIdx.x * WARPS + warp; row < rows; row += (int64_t)gridDim.x * WARPS) {
-        int64_t at = row * channels;
-        float mean = a.save_mean[row], invstd = a.save_invstd[row], sum = 0, product = 0;
-        vec<V> xhat[N], g[N];
-
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            if (COLUMN(k) < channels) {
-                vec<V> weight = load<V>(a.weight + COLUMN(k));
-
-                xhat[k] = load<V>((const T *)a.x + at + COLUMN(k));
-                g[k] = load<V>((const T *)a.dy + at + COLUMN(k));
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    xhat[k].v[i] = (xhat[k].v[i] - mean) * invstd;
-                    dweight[k].v[i] += g[k].v[i] * xhat[k].v[i];
-                    dbias[k].v[i] += g[k].v[i];
-                    g[k].v[i] *= weight.v[i];
-                    sum += g[k].v[i];
-                    product += g[k].v[i] * xhat[k].v[i];
-                }
-            }
-        sum = warp_sum(sum) / (float)channels;
-        product = warp_sum(product) / (float)channels;
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            if (COLUMN(k) < channels) {
-                vec<V> dx = {};
-
-                if (a.add)
-                    dx = load<V>((const T *)a.add + at + COLUMN(k));
-#pragma unroll
-                for (int i = 0; i < V; i++)
-                    dx.v[i] += invstd * (g[k].v[i] - sum - xhat[k].v[i] * product);
-                store<V>((T *)a.dx + at + COLUMN(k), dx);
-            }
+    if (row < rows)
+        load_part(part, a, row, channels, lane);
+    for (; row < rows; row += step) {
+        if (early && row + step < rows) /* on its way while this one is computed */
+            load_part(next, a, row + step, channels, lane);
+        backward_row<T, N>(part, a, row, channels, lane, dweight, dbias);
+        if (early)
+            part = next;
+        else if (row + step < rows)
+            load_part(part, a, row + step, channels, lane);
     }
-    for (int c = threadIdx.x; c < 2 * channels; c += THREADS)
-        shared[c] = 0;
-    for (int turn = 0; turn < WARPS; turn++) { /* one warp after the other, so that the order is fixed */
-        __syncthreads();
-        if (turn != warp)
-            continue;
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            if (COLUMN(k) < channels) {
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    shared[COLUMN(k) + i] += dweight[k].v[i];
-                    shared[channels + COLUMN(k) + i] += dbias[k].v[i];
-                }
-            }
-    }
-    __syncthreads();
-    for (int c = threadIdx.x; c < 2 * channels; c += THREADS)
-        partial[(size_t)blockIdx.x * 2 * channels + c] = shared[c];
+    add_warps<N>(dweight, channels, shared, sums);
+    add_warps<N>(dbias, channels, shared, sums + channels);
 }
 
 /* Column c of (blocks, 2, channels): 32 columns a block of threads, which share the rows. */
@@ -229,7 +285,7 @@ __global__ void __launch_bounds__(THREADS) backward_any(int64_t rows, int channe
     mean = a.save_mean[row];
     invstd = a.save_invstd[row];
     for (int c = lane; c < channels; c += WARP) {
-        float g = to_float(dy[c]) * a.weight[c];
+        float g = __fmul_rn(to_float(dy[c]), a.weight[c]); /* the same below: what cancels out does so exactly */
 
         sum += g;
         product += g * (to_float(x[c]) - mean) * invstd;
@@ -238,7 +294,7 @@ __global__ void __launch_bounds__(THREADS) backward_any(int64_t rows, int channe
     product = warp_sum(product) / (float)channels;
     for (int c = lane; c < channels; c += WARP) {
         float xhat = (to_float(x[c]) - mean) * invstd;
-        float dx = invstd * (to_float(dy[c]) * a.weight[c] - sum - xhat * product);
+        float dx = invstd * (__fmul_rn(to_float(dy[c]), a.weight[c]) - sum - xhat * product);
 
         if (a.add)
             dx += to_float(((const T *)a.add)[at + c]);
@@ -280,8 +336,6 @@ void run_forward(cudaStream_t stream, int64_t rows, int channels, float eps, con
         CASE(2)
         CASE(3)
         CASE(4)
-        CASE(5)
-        CASE(6)
 #undef CASE
     default:
         forward_any<T><<<blocks, THREADS, 0, stream>>>(rows, channels, eps, a);
@@ -292,7 +346,7 @@ template <typename T>
 void run_backward(cudaStream_t stream, int64_t rows, int channels, float *partial, const layer_norm_backward_args &a)
 {
     unsigned blocks = backward_blocks(rows);
-    size_t shared = 2 * (size_t)channels * sizeof(float);
+    size_t shared = WARPS * (size_t)channels * sizeof(float);
 
     switch (vectors_of(channels)) {
 #define CASE(n)                                                                                                        \
@@ -303,8 +357,6 @@ void run_backward(cudaStream_t stream, int64_t rows, int channels, float *partia
         CASE(2)
         CASE(3)
         CASE(4)
-        CASE(5)
-        CASE(6)
 #undef CASE
     default:
         columns_any<T><<<(channels + THREADS - 1) / THREADS, THREADS, 0, stream>>>(rows, channels, a);

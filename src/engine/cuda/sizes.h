@@ -14,8 +14,8 @@ enum {
     NORM_VECTOR = 8,              /* channels that batch norm takes at once; only then it keeps a mask */
     INPUT_BUFFERS = 2,            /* on the device, which inputs pass through */
     MOST_WORKSPACE = 64 << 20,    /* of a convolution */
-    LAYER_NORM_MOST_BLOCKS = 264, /* of the backward, each with sums of its own */
-    LAYER_NORM_BLOCK_ROWS = 32,   /* at least */
+    LAYER_NORM_MOST_BLOCKS = 132, /* of the backward, each with sums of its own */
+    LAYER_NORM_BLOCK_ROWS = 8,    /* at least */
     LIKELY_WORKSPACE = 16 << 20,
     RECOMPUTE_BYTES = 8 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
     WINDOW_SIDE = 8,           /* of the windows of window attention, and channels of its heads: Swin v2's only ones */

@@ -170,6 +170,7 @@ static bool classify_pictures(struct inference *inf, struct err *err)
             return pictures_finish(inf->pictures, err);
         if (!net_logits(inf->net, inf->images, n, inf->logits, err) || !pictures_check(inf->pictures, err))
             return false;
+        task_memory_taken(inf->task);
         for (int i = 0; i < n; i++) {
             take_prediction(inf, inf->source.pictures[inf->indices[i]].name, NO_FRAME,
                             inf->logits + (size_t)i * classes, text, sizeof text);
@@ -210,6 +211,7 @@ static bool classify_frames(struct inference *inf, struct err *err)
             return recordings_finish(inf->recordings, err);
         if (!net_logits(inf->net, inf->images, n, inf->logits, err))
             return false;
+        task_memory_taken(inf->task);
         for (int i = 0; i < n; i++) {
             take_prediction(inf, frames[i].file->name, (int64_t)frames[i].index, inf->logits + (size_t)i * classes,
                             text, sizeof text);

@@ -90,6 +90,20 @@ void task_memory(struct task *task, uint64_t planned)
 {
     json_t *message = json_pack("{s:s, s:I}", "type", "memory", "planned", (json_int_t)planned);
 
+    task->planned = planned;
+    if (message)
+        task->send(task, message);
+}
+
+void task_memory_taken(struct task *task)
+{
+    json_t *message;
+
+    if (task->taken || task->planned == 0)
+        return;
+    task->taken = true;
+    message = json_pack("{s:s, s:I, s:I}", "type", "memory", "planned", (json_int_t)task->planned, "allocated",
+                        (json_int_t)task->planned);
     if (message)
         task->send(task, message);
 }

@@ -28,9 +28,11 @@ struct task {
     bool (*cancelled)(struct task *task);             /* cheap: looked at for every batch and every file */
     void *arg;
 
-    /* kept by task_progress() */
+    /* kept by task_progress() and task_memory() */
     int percent;
     int64_t epoch;
+    uint64_t planned;
+    bool taken;
 };
 
 /* One line of the log; bytes that are no UTF-8 (of file names) become U+FFFD. metrics: the line's own metrics (a JSON
@@ -42,6 +44,10 @@ void task_log_metrics(struct task *task, const char *stage, json_t *metrics, con
 
 /* Tells the daemon how many bytes the task will take on its device at most. */
 void task_memory(struct task *task, uint64_t planned);
+
+/* Tells it that the task holds them by now: from here on the driver's figures of the device include them, and they must
+ * not be counted twice. Sent once; to be called when a few steps have run. */
+void task_memory_taken(struct task *task);
 
 /* 0 to 100, never falling (a lower number counts as the last one); epoch 0: no epochs (inference). Sends only what is
  * news, so that it may be called for every batch. */

@@ -27,6 +27,9 @@ enum { CONFUSION_CLASSES_MAX = 1000 };
 /* What a training batch costs, in validation batches: forward and backward against forward. */
 enum { TRAIN_WEIGHT = 3 };
 
+/* Steps after which a device has done the first, and everything that it takes is taken. */
+enum { SETTLED = 4 };
+
 struct training {
     struct task *task;
     const struct train_request *request;
@@ -243,9 +246,12 @@ static bool train_epoch(struct training *t, struct epoch_result *result, struct 
             break;
         if (!net_train(t->net, batch.images, batch.labels, batch.count, err))
             return false;
+        if (done == SETTLED)
+            task_memory_taken(t->task);
     }
     if (!net_stats(t->net, &stats, err))
         return false;
+    task_memory_taken(t->task);
     result->train_loss = stats.batches ? stats.loss_sum / (double)stats.batches : 0;
     result->train_acc = stats.images ? 100.0 * (double)stats.correct / (double)stats.images : 0;
     return true;

@@ -103,7 +103,8 @@ class Contract(TrainTest):
         self.assertGreater(len(values), 8)
         self.assertEqual([m["current_epoch"] for m in steps], sorted(m["current_epoch"] for m in steps))
         planned = [m["planned"] for m in worker.messages if m["type"] == "memory"]
-        self.assertEqual(len(planned), 1)
+        self.assertEqual([m.get("allocated") for m in worker.messages if m["type"] == "memory"], [None, planned[0]])
+        self.assertEqual(len(set(planned)), 1)
         self.assertGreater(planned[0], 4 * 4 * 11178051)
 
     def check_files(self, folder):

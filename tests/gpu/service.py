@@ -214,6 +214,8 @@ def taken(service, card):
         record = until(lambda: (lambda r: r if "held by other" in (r["message"] or "") else None)(
             service.client.get_task(task)), 10, "a waiting reason")
         check("a task that does not fit now waits and says why", record["status"] == "queued", record["message"])
+        said = float(re.search(r"([\d.]+) GB free", record["message"]).group(1)) * (1 << 30)
+        check("what is free is what the driver says", abs(said - card.free()) < 200 * MIB, gib(card.free()))
     begun = time.monotonic()
     service.wait(task, ("running", "completed"), 10)
     check("it starts when the memory is back", True, f"{time.monotonic() - begun:.2f} s later")

@@ -217,12 +217,21 @@ bool libs_open(struct err *err)
     return open;
 }
 
+/* The file that a function is in. */
+static const char *file_of(const void *function)
+{
+    Dl_info info;
+
+    return dladdr(function, &info) && info.dli_fname ? info.dli_fname : "?";
+}
+
 const char *libs_version(void)
 {
-    static char text[64];
+    static char text[600];
     size_t cudnn = libs.cudnnGetVersion(), blas = libs.cublasLtGetVersion();
 
-    snprintf(text, sizeof text, "cuDNN %zu.%zu.%zu, cuBLASLt %zu.%zu.%zu", cudnn / 10000, cudnn / 100 % 100,
-             cudnn % 100, blas / 10000, blas / 100 % 100, blas % 100);
+    snprintf(text, sizeof text, "cuDNN %zu.%zu.%zu (%.240s), cuBLASLt %zu.%zu.%zu (%.240s)", cudnn / 10000,
+             cudnn / 100 % 100, cudnn % 100, file_of((const void *)libs.cudnnGetVersion), blas / 10000,
+             blas / 100 % 100, blas % 100, file_of((const void *)libs.cublasLtGetVersion));
     return text;
 }

@@ -55,7 +55,7 @@ bool libs_open(struct err *err);
 /* The first of the names, space-separated, that can be opened in one of those places; NULL: none. */
 void *libs_open_first(const char *names);
 
-/* "cuDNN 9.19.0, cuBLASLt 13.1.0", once they are open. */
+/* "cuDNN 9.19.0 (/…/libcudnn.so.9), cuBLASLt 13.1.0 (/…)", once they are open. */
 const char *libs_version(void);
 
 #endif

@@ -141,7 +141,7 @@ $B/%.cu.o: %.cu
 $(GPU_BIN): $B/%: $B/%.o $B/librfuav.a
 	@echo "  LINK  $@"
 	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(GPU_LIBS) -lm -ldl -lpthread
-$B/tests/gpu/jpeg: GPU_LIBS = -Wl,--as-needed $(LIBS)
+$B/tests/gpu/jpeg $B/tests/gpu/epochs: GPU_LIBS = -Wl,--as-needed $(LIBS)
 
 -include $(CUDA_OBJ:.o=.d) $(GPU_BIN:=.d)
 -include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(DRIVER_BIN:=.d) $B/src/main.d

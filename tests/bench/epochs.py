@@ -97,34 +97,36 @@ def ours(driver, folder, backend, batch, precision, epochs, environment):
 
 
 def row(name, rate, reference, workers):
-    ratios = f"{rate / reference:.1f}" if reference else "–", f"{rate / workers:.1f}" if workers else "–"
-    number = f"{rate:,.0f}".replace(",", " ")
-    return f"| {name} | {number} | {ratios[0]} | {ratios[1]} |"
+    ratios = [f"{rate / peer:.1f}" if peer else "–" for peer in (reference, workers)]
+    return f"| {name} | {rate:,.0f} | {ratios[0]} | {ratios[1]} |"
 
 
-def measure(arguments, folder, batch, result):
-    reference = workers = 0
-    if not arguments.no_torch:
-        reference = torch_epoch(folder, arguments.device, batch, 0, max(batch, arguments.reference_images))
-        workers = torch_epoch(folder, arguments.device, batch, os.cpu_count(), 0)
-    rows = [row("PyTorch, no workers (the reference)", reference, reference, workers),
-            row(f"PyTorch, {os.cpu_count()} workers", workers, reference, workers)]
-    cases = [("none", "fp32")]
-    if arguments.device != "none":
-        cases += [(arguments.device, precision) for precision in arguments.precision.split(",")]
-    for backend, precision in cases:
-        with tempfile.TemporaryDirectory() as cache:
-            environment = {"RFUAV_CACHE": cache}
-            first = ours(arguments.driver, folder, backend, batch, precision, 3, environment)
-            second = ours(arguments.driver, folder, backend, batch, precision, 2, environment)
-        name = "rfuav, loader alone" if backend == "none" else f"rfuav, {precision}"
-        rates = [("epoch 1", first["epochs"][0]), ("epoch 2", first["epochs"][1]), ("epoch 3", first["epochs"][2]),
-                 ("second task, epoch 1", second["epochs"][0])]
-        rows += [row(f"{name}, {what}", rate, reference, workers) for what, rate in rates]
-        result.append({"batch": batch, "backend": backend, "precision": precision, "reference": reference,
-                       "workers": workers, "first": first, "second": second})
-    print(f"\n| resnet18, batch {batch}, images/s | | × reference | × workers |\n|---|---|---|---|")
-    print("\n".join(rows), flush=True)
+def peers(arguments, folder):
+    """Images a second of PyTorch, which its loader bounds whatever the batch: the reference's loop, and all cores."""
+    if arguments.no_torch:
+        return 0, 0
+    return (torch_epoch(folder, arguments.device, arguments.peer_batch, 0, arguments.reference_images),
+            torch_epoch(folder, arguments.device, arguments.peer_batch, os.cpu_count(), 0))
+
+
+def measure(arguments, folder, backend, precision, batch):
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {"RFUAV_CACHE": cache}
+        first = ours(arguments.driver, folder, backend, batch, precision, 3, environment)
+        second = ours(arguments.driver, folder, backend, batch, precision, 1, environment)
+    return {"name": "loader alone" if backend == "none" else f"batch {batch}, {precision}", "first": first,
+            "second": second}
+
+
+def table(reference, workers, cases):
+    rows = ["| resnet18, images/s | | × no workers | × workers |", "|---|---|---|---|",
+            row("PyTorch, no loader processes (the reference)", reference, reference, workers),
+            row(f"PyTorch, {os.cpu_count()} loader processes", workers, reference, workers)]
+    for case in cases:
+        rates = [("epoch 1", case["first"]["epochs"][0]), ("later epochs", case["first"]["epochs"][-1]),
+                 ("second task, epoch 1", case["second"]["epochs"][0])]
+        rows += [row(f"rfuav, {case['name']}, {what}", rate, reference, workers) for what, rate in rates]
+    return "\n".join(rows)
 
 
 def main():
@@ -133,13 +135,13 @@ def main():
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--reference-images", type=int, default=64, help="of the loop without workers")
     parser.add_argument("--batch", default="32")
+    parser.add_argument("--peer-batch", type=int, default=32)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--folder", help="use these pictures")
     parser.add_argument("--driver", default=str(ROOT / "build/tests/bench/epochs"))
     parser.add_argument("--json", help="file for the numbers")
     arguments = parser.parse_args()
-    result = []
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or made
         if not arguments.folder:
@@ -147,9 +149,15 @@ def main():
             size = make_folder(made, arguments.images)
             print(f"{arguments.images} pictures of {size / 1e3:.0f} kB made in {time.monotonic() - begun:.0f} s, "
                   f"{os.cpu_count()} cores", flush=True)
-        for batch in arguments.batch.split(","):
-            measure(arguments, folder, int(batch), result)
+        reference, workers = peers(arguments, folder)
+        jobs = [("none", "fp32", 32)]
+        if arguments.device != "none":
+            jobs += [(arguments.device, precision, int(batch)) for precision in arguments.precision.split(",")
+                     for batch in arguments.batch.split(",")]
+        cases = [measure(arguments, folder, *job) for job in jobs]
+    print(table(reference, workers, cases))
     if arguments.json:
+        result = {"reference": reference, "workers": workers, "cases": cases}
         pathlib.Path(arguments.json).write_text(json.dumps(result, indent=1))
 
 

@@ -9,6 +9,8 @@
 #   memcheck   the op cases under compute-sanitizer, where that is installed
 #   racecheck  those with kernels of our own
 #   parity     whole networks against PyTorch in double precision
+#   jpeg       pictures decoded by the GPU against libjpeg's and Pillow's, byte by byte
+#   epochs     whole epochs from a folder of JPEG files, PyTorch's loader beside it
 #   bench      throughput of ours
 #   peer       throughput of PyTorch's modes, the most important first
 #   table      both as a Markdown table
@@ -73,6 +75,20 @@ piece_parity() {
     step parity 110 python3 tests/gpu/parity.py "$build"
     cat "$out/parity.log"
 }
+libraries() { # PROGRAM: those of picture formats, which a bare server may lack
+    ! ldd "$1" | grep 'not found' || { echo "== skipped: libraries of $1 are missing"; return 1; }
+}
+piece_jpeg() {
+    libraries "$build/tests/gpu/jpeg" || return
+    step jpeg 60 "$build/tests/gpu/jpeg"
+    cat "$out/jpeg.log"
+}
+piece_epochs() {
+    libraries "$build/tests/gpu/epochs" && torch || return
+    step epochs 90 python3 tests/bench/epochs.py --device cuda --driver "$build/tests/gpu/epochs" --precision bf16 \
+        --images 768 --batch 8,32,128 --json "$out/epochs.json"
+    cat "$out/epochs.log"
+}
 piece_bench() {
     for size in ${SIZES//,/ }; do
         step "bench-$size" 100 "$build/tests/gpu/bench" --json --seconds 0.15 --model "$MODELS" --batch "$BATCHES" \
@@ -94,7 +110,7 @@ piece_table() {
     python3 tests/gpu/table.py "$out"/*.jsonl | tee "$out/table.md"
 }
 
-for piece in ${*:-ops golden steps memcheck racecheck parity bench peer table}; do
+for piece in ${*:-ops golden steps memcheck racecheck parity jpeg epochs bench peer table}; do
     "piece_$piece" || failed=1
 done
 echo "results in $out"

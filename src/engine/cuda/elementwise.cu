@@ -1,6 +1,7 @@
 /* elementwise.cu - kernels that treat every number, or every row of weights, alone. See launch.h */
 #include "base/philox.h"
 #include "engine/cuda/activation.cuh"
+#include "engine/cuda/gelu.cuh"
 
 namespace
 {
@@ -246,6 +247,8 @@ cudaError_t epilogue(cudaStream_t stream, enum number in, enum number out, const
     int64_t count = rows * channels;
     bool half = bias_number == NUMBER_BF16;
 
+    if (activation == ACTIVATION_GELU && !bias && !residual && in == out && gelu_fits(count))
+        return gelu_forward(stream, in, x, count, y);
     if (in == NUMBER_BF16 && out == NUMBER_BF16)
         launch_epilogue<bf16, bf16>(stream, x, count, channels, bias, half, residual, activation, y);
     else if (in == NUMBER_BF16)
@@ -260,6 +263,8 @@ cudaError_t epilogue(cudaStream_t stream, enum number in, enum number out, const
 cudaError_t activation_backward(cudaStream_t stream, enum number number, enum activation activation, const void *dy,
                                 const void *at, int64_t count, void *dx)
 {
+    if (activation == ACTIVATION_GELU && gelu_fits(count))
+        return gelu_backward(stream, number, dy, at, count, dx);
 #define CALL(T, V)                                                                                                     \
     (activation_backward_kernel<T, V>                                                                                  \
      <<<blocks_for(count / V), THREADS, 0, stream>>>(activation, (const T *)dy, (const T *)at, count, (T *)dx),        \

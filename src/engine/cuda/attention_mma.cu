@@ -425,7 +425,8 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
 #pragma unroll
                 for (int i = 0; i < 8; i++)
                     ds[i / 4][i % 4] =
-                        power(s[i / 4][i % 4] * scale - log_sum[i / 2 % 2]) * (ds[i / 4][i % 4] - product[i / 2 % 2]);
+                        power(fminf(s[i / 4][i % 4] * scale - log_sum[i / 2 % 2], 0)) * /* finite behind the last key */
+                        (ds[i / 4][i % 4] - product[i / 2 % 2]);
                 as_a(rows, ds[0], ds[1]);
                 accumulate(sum, rows, t.left, j * 16);
             }

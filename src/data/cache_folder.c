@@ -248,7 +248,8 @@ static bool make_room(const struct cache_folder *folder, struct segments *segmen
 {
     char path[PATH_MAX];
 
-    qsort(segments->items, segments->count, sizeof *segments->items, by_use);
+    if (segments->count > 1)
+        qsort(segments->items, segments->count, sizeof *segments->items, by_use);
     for (size_t i = 0; i < segments->count && segments->bytes + bytes > folder->limit; i++) {
         const struct segment *segment = &segments->items[i];
         int fd;

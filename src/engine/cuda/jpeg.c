@@ -236,7 +236,7 @@ bool jpeg_engines_decode(struct jpeg_engines *e, const struct jpeg_picture *pict
         pthread_cond_wait(&e->changed, &e->lock);
     if (e->state == READY) {
         *e->last = &request;
-        e->last = &request.next;
+        e->last = &request.next; /* cppcheck-suppress autoVariables ; out of the queue before we leave */
         while (request.state == QUEUED || request.state == TAKEN)
             if (request.state == QUEUED && !e->running)
                 lead(e);

@@ -1,6 +1,7 @@
 /* cuda.c - the table of the CUDA backend, and the one symbol of this object. */
 #include "engine/cuda/jpeg.h"
 #include "engine/cuda/kernels.h"
+#include "engine/cuda/nvjpeg.h"
 #include "engine/cuda_object.h"
 
 #include <stdio.h>
@@ -62,15 +63,15 @@ static const struct kernel kernels[OP_COUNT] = {
     [OP_REORDER] = {.run = cuda_reorder},
 };
 
-/* "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0", or what is missing. */
+/* "CUDA 13.0, cuDNN 9.19.0, cuBLASLt 13.1.0, nvJPEG", or what is missing; nvJPEG may be. */
 static const char *version(void)
 {
     static char text[1200];
     struct err err;
 
     if (libs_open(&err))
-        snprintf(text, sizeof text, "CUDA %d.%d, %s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
-                 libs_version());
+        snprintf(text, sizeof text, "CUDA %d.%d, %s%s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
+                 libs_version(), nvjpeg_open(&err) ? ", nvJPEG" : "");
     else
         snprintf(text, sizeof text, "%s", err.message);
     return text;

@@ -14,12 +14,12 @@ NET_FILE = os.path.join(os.path.dirname(CONVERT), "net_file")
 CLASSES, IMAGES = 5, 2
 
 
-def build(name, size):
-    """The network as the service has it; a last layer that begins with zeros is drawn."""
+def build(name, size, own_head=False):
+    """The network as the service has it, or with torchvision's last layers; one that begins with zeros is drawn."""
     options = {"image_size": size} if name.startswith("vit") else {}
     model = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     nn = torch.nn
-    if name.startswith("mobilenet_v3"):
+    if name.startswith("mobilenet_v3") and not own_head:
         model.classifier = nn.Sequential(nn.Linear(model.classifier[0].in_features, 512), nn.ReLU(), nn.Dropout(0.2),
                                          nn.Linear(512, CLASSES))
     if name.startswith("vit"):
@@ -29,21 +29,21 @@ def build(name, size):
 
 
 class Checkpoints(FormatsTest):
-    def through(self, name, size, state):
+    def through(self, name, size, state, *more):
         """Logits of random images, and the state_dict that comes out."""
         torch.save(state, self.path("in.pth"))
         images = torch.randint(0, 256, (IMAGES, size, size, 3), dtype=torch.uint8)
         self.write("images", images.numpy().tobytes())
         done = subprocess.run([NET_FILE, name, str(CLASSES), str(size), self.path("in.pth"), self.path("out.pth"),
-                               self.path("images"), str(IMAGES)], capture_output=True, encoding="utf-8")
+                               self.path("images"), str(IMAGES), *more], capture_output=True, encoding="utf-8")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         os.remove(self.path("in.pth"))
         logits = torch.tensor([[float(x) for x in line.split()] for line in done.stdout.splitlines()])
         return images.permute(0, 3, 1, 2) / 255, logits, torch.load(self.path("out.pth"))
 
-    def check(self, name, size):
-        model = build(name, size)
-        images, logits, out = self.through(name, size, model.state_dict())
+    def check(self, name, size, *more):
+        model = build(name, size, "torchvision" in more)
+        images, logits, out = self.through(name, size, model.state_dict(), *more)
         with torch.no_grad():
             want = model(images)
         self.assertLess((logits - want).abs().max() / want.abs().max(), 1e-4)
@@ -66,6 +66,7 @@ class Checkpoints(FormatsTest):
         for name in ("mobilenet_v3_large", "mobilenet_v3_small"):
             with self.subTest(name):
                 self.check(name, 64)
+                self.check(name, 65, "torchvision")
 
     def test_older_names(self):
         """torchvision's files from before 0.14 name the layers of a vision transformer's MLP otherwise."""

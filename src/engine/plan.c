@@ -218,9 +218,14 @@ static void copy_estimate(const struct graph *graph, const struct op *from, stru
     for (int k = 0; k < to->output_count; k++)
         if (op_output(graph, to, k) && op_output(graph, to, k)->role != TENSOR_DERIVED)
             op_output(graph, to, k)->bytes = op_output(graph, from, k)->bytes;
-    for (int k = 0; k < to->input_count; k++)
-        if (op_input(graph, to, k) && op_input(graph, to, k)->role == TENSOR_DERIVED)
-            op_input(graph, to, k)->bytes = op_input(graph, from, k)->bytes;
+    for (int k = 0; k < to->input_count; k++) {
+        struct tensor *tensor = op_input(graph, to, k);
+
+        if (tensor && tensor->role == TENSOR_DERIVED)
+            tensor->bytes = op_input(graph, from, k)->bytes;
+        else if (tensor && tensor->role == TENSOR_PARAM && tensor->bytes < op_input(graph, from, k)->bytes)
+            tensor->bytes = op_input(graph, from, k)->bytes; /* with a copy in another precision behind */
+    }
 }
 
 /* Asks the backend once for each different problem: deep networks repeat few. The prologue last, as in prepare. */

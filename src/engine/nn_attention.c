@@ -74,7 +74,7 @@ tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads)
         return 0;
     }
     in.shape[2] /= 3;
-    attrs.scale = (float)(1 / sqrt((double)(in.shape[2] / heads)));
+    attrs.scale = (float)sqrt((double)heads / (double)in.shape[2]);
     outputs[ATTENTION_Y] = graph_tensor(graph, TENSOR_ACTIVATION, DTYPE_F32, 3, in.shape, NULL);
     if (graph->training)
         outputs[ATTENTION_STATS] = graph_like(graph, TENSOR_STATE, outputs[ATTENTION_Y]);

@@ -149,9 +149,7 @@ static void load_window(struct attention *a, int window, const float *qkv)
 
             if (part == 1 && a->pixels[t] < 0)
                 memset(to, 0, (size_t)a->dim * sizeof *to);
-            else if (part == 1)
-                memcpy(to, from, (size_t)a->dim * sizeof *to);
-            else if (a->pixels[t] < 0)
+            else if (part == 1 || a->pixels[t] < 0)
                 memcpy(to, from, (size_t)a->dim * sizeof *to);
             else
                 a->simd->add(ACTIVATION_NONE, from, bias, to, a->dim);

@@ -9,10 +9,10 @@
         .size = &(model)                                                                                               \
     }
 
-#define VIT(model, patch)                                                                                              \
+#define VIT(model, side)                                                                                               \
     {                                                                                                                  \
-        .name = #model, .class_name = "VisionTransformer", .head = "heads.head", .min_image_size = patch,              \
-        .image_step = patch, .build = vit_build, .size = &(model), .renamed = vit_renamed, .fit = vit_fit              \
+        .name = #model, .class_name = "VisionTransformer", .head = "heads.head", .min_image_size = (side),             \
+        .image_step = (side), .build = vit_build, .size = &(model), .renamed = vit_renamed, .fit = vit_fit             \
     }
 
 #define SWIN_V2(model)                                                                                                 \
@@ -25,7 +25,7 @@
     {                                                                                                                  \
         .name = #model, .class_name = "MobileNetV3", .head = "classifier", .min_image_size = 1,                        \
         .build = mobilenet_v3_build, .size = &(model), .torchvision_size = &model##_torchvision,                       \
-        .probe = "classifier.0.weight", .probe_rows = features                                                         \
+        .probe = "classifier.0.weight", .probe_rows = (features)                                                       \
     }
 
 static const struct model models[] = {

@@ -53,10 +53,10 @@ bool vit_fit(const struct named_tensor *from, const struct tensor *to, float *re
     memcpy(ret, values, (size_t)channels * sizeof *ret);
     for (int64_t i = 0; i < new *new; i++) {
         double scale = new > 1 ? (double)(old - 1) / (double)(new - 1) : 0, down[4], right[4];
-        int64_t rows[4], columns[4];
+        int64_t rows[4], columns[4], row = i / new, column = i % new;
 
-        cubic((double)(i / new) * scale, old, rows, down);
-        cubic((double)(i % new) * scale, old, columns, right);
+        cubic((double)row * scale, old, rows, down);
+        cubic((double)column * scale, old, columns, right);
         for (int64_t c = 0; c < channels; c++) {
             double sum = 0;
 

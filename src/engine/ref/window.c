@@ -87,7 +87,7 @@ struct attention {
 bool ref_window_attention_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
 {
     bool backward = op->type == OP_WINDOW_ATTENTION_BACKWARD;
-    size_t tokens = (size_t)(op->attrs.kernel[0] * op->attrs.kernel[1]);
+    size_t tokens = (size_t)op->attrs.kernel[0] * (size_t)op->attrs.kernel[1];
     size_t channels = (size_t)tensor_channels(op_input(graph, op, backward ? WINDOWB_QKV : WINDOW_QKV)) / 3;
 
     (void)stream, (void)err;

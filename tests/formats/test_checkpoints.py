@@ -62,6 +62,12 @@ class Checkpoints(FormatsTest):
             with self.subTest(name):
                 self.check(name, 2 * int(name[-2:]))
 
+    def test_swin_v2(self):
+        """Sizes with whole windows, with windows to fill up and shift, with pixels that no patch takes; the smallest."""
+        for name, size in (("swin_v2_t", 64), ("swin_v2_t", 87), ("swin_v2_t", 4), ("swin_v2_s", 32), ("swin_v2_b", 32)):
+            with self.subTest(name, size=size):
+                self.check(name, size)
+
     def test_mobilenet_v3(self):
         for name in ("mobilenet_v3_large", "mobilenet_v3_small"):
             with self.subTest(name):

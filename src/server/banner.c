@@ -55,7 +55,7 @@ void banner_format(const struct device_set *devices, const struct dispatch *disp
     buf_puts(out, tr("✅ GPU可用\n", "✅ GPU available\n"));
     buf_printf(out, tr("📦 CUDA版本: %s\n", "📦 CUDA version: %s\n"), cuda ? cuda : "-");
     buf_printf(out, tr("🔧 PyTorch版本: %s\n", "🔧 Engine: %s\n"), "rfuav " RFUAV_VERSION);
-    buf_printf(out, tr("🎯 检测到 %zu 个GPU设备:\n\n", "🎯 %zu GPUs found:\n\n"), count);
+    buf_printf(out, tr("🎯 检测到 %zu 个GPU设备:\n\n", "🎯 GPUs found: %zu\n\n"), count);
     for (size_t i = 0; i < count; i++)
         format_gpu(device_get(devices, i), i, dispatch, out);
     buf_puts(out, rule);

@@ -141,9 +141,10 @@ bool store_fail(struct store *store, struct err *err)
         err_cannot_write(err, path, ENOSPC);
     else
         err_set(err, ERR_BUSY, "%s", sqlite3_errmsg(store->db));
-    err_prefix(err, "%s", tr("任务数据库无法写入", "the task database cannot be written"));
-    if (err)
+    if (err) {
+        err_prefix(err, "%s", tr("任务数据库无法写入", "the task database cannot be written"));
         err->kind = ERR_BUSY;
+    }
     store_rollback(store);
     return false;
 }

@@ -286,8 +286,10 @@ void store_insert_groups(struct store *store, struct store_group *groups, size_t
         total += groups[g].count;
     }
     records = calloc(total ? total : 1, sizeof *records);
-    ok = (records && reserve_records(store, total)) || err_set(&err, ERR_MEMORY, "no memory for %zu tasks", total);
-    if (ok && (!store_commit(store) || !store_begin(store, true)))
+    ok = records && reserve_records(store, total);
+    if (!ok)
+        err_set(&err, ERR_MEMORY, "no memory for %zu tasks", total);
+    else if (!store_commit(store) || !store_begin(store, true))
         ok = store_fail(store, &err);
     for (; ok && done < group_count; at += groups[done++].count)
         if (!(ok = insert_group(store, &groups[done], records + at)))

@@ -1,7 +1,7 @@
-"""Does it learn as PyTorch does? Makes simulated data (8 classes at 10 dB), trains resnet18 at 64x64 with the service's
+"""Does it learn as PyTorch does? Makes simulated data (8 classes at 10 dB), trains a model at 64x64 with the service's
 worker and with the same program in PyTorch from the same kind of random weights, and prints both validation accuracies.
 
-    RFUAV_BIN=build/rfuav /usr/bin/python3 tests/bench/learn.py [--epochs 15] [--train 100] [--val 25]
+    RFUAV_BIN=build/rfuav /usr/bin/python3 tests/bench/learn.py [--model resnet18] [--epochs 15] [--train 100] [--val 25]
 """
 
 import argparse
@@ -21,13 +21,26 @@ RFUAV = os.environ.get("RFUAV_BIN", "build/rfuav")
 
 def ours(data, options, url):
     """Validation accuracies by epoch of a training through the API."""
-    command = [RFUAV, "train", "--url", url, "--model", "resnet18", "--num-classes", str(options.classes),
+    command = [RFUAV, "train", "--url", url, "--model", options.model, "--num-classes", str(options.classes),
                "--train-path", f"{data}/train", "--val-path", f"{data}/valid", "--save-path", f"{data}/model",
                "--image-size", str(options.size), "--batch-size", str(options.batch), "--num-epochs",
                str(options.epochs), "--learning-rate", str(options.lr), "--no-pretrained", "--device", "cpu",
                "--seed", str(options.seed)]
     text = subprocess.run(command, stdout=subprocess.PIPE, check=True, encoding="utf-8").stdout
     return [float(x) for x in re.findall(r"Validation Loss: \S+, Validation Accuracy: ([0-9.]+)%", text)]
+
+
+def build(options):
+    """The network as the service has it: its last layers, the image's size, PyTorch's defaults for what is replaced."""
+    nn, name = torch.nn, options.model
+    more = {"image_size": options.size} if name.startswith("vit") else {}
+    model = getattr(torchvision.models, name)(weights=None, num_classes=options.classes, **more)
+    if name.startswith("vit"):
+        model.heads.head = nn.Linear(model.heads.head.in_features, options.classes)
+    if name.startswith("mobilenet_v3"):
+        model.classifier = nn.Sequential(nn.Linear(model.classifier[0].in_features, 512), nn.ReLU(), nn.Dropout(0.2),
+                                         nn.Linear(512, options.classes))
+    return model
 
 
 def theirs(data, options):
@@ -42,7 +55,7 @@ def theirs(data, options):
 
     x, y = load("train")
     vx, vy = load("valid")
-    model = torchvision.models.resnet18(weights=None, num_classes=options.classes)
+    model = build(options)
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
     accuracies = []
@@ -64,6 +77,7 @@ def main():
     for name, value in (("epochs", 15), ("train", 100), ("val", 25), ("classes", 8), ("size", 64), ("batch", 16),
                         ("seed", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--model", default="resnet18")
     parser.add_argument("--lr", type=float, default=0.001)
     parser.add_argument("--snr", type=float, default=10)
     options = parser.parse_args()

@@ -528,6 +528,8 @@ static const struct op_case op_cases[] = {
     PLAIN(build_linear, 3, 4, 0, 24, 16, CASE_BIAS | CASE_RESIDUAL),
     PLAIN(build_linear, 2, 3, 0, 5, 7, CASE_RESIDUAL | CASE_RELU),
     PLAIN(build_linear, 2, 9, 0, 64, 32, CASE_INFER | CASE_BIAS | CASE_RESIDUAL),
+    PLAIN(build_linear, 3, 174, 0, 48, 37, CASE_BIAS | CASE_RESIDUAL),
+    PLAIN(build_linear, 5, 104, 0, 33, 64, CASE_INFER | CASE_BIAS | CASE_GELU),
 
     PATCHES(build_patches, 2, 8, 12, 3, 4, 0, 0),
     PATCHES(build_patches, 1, 6, 3, 5, 3, 0, 0),

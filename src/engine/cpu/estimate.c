@@ -117,6 +117,8 @@ void cpu_estimate(struct graph *graph, struct op *op)
     struct stream *stream;
 
     prepare_as_estimate(graph, op);
+    if (op->type == OP_LINEAR && tensor_rows(op_input(graph, op, LINEAR_X)) >= LINEAR_ENOUGH_ROWS)
+        op->scratch_bytes = tensor_plain_bytes(op_input(graph, op, LINEAR_WEIGHT));
     for (int k = 0; k < op->output_count; k++) {
         struct tensor *y = op_output(graph, op, k);
 

@@ -53,6 +53,7 @@ PREPARE(cpu_scale_backward_prepare);
 RUN(cpu_scale_backward);
 RELEASE(cpu_scale_release); /* of both */
 
+enum { LINEAR_ENOUGH_ROWS = 512 }; /* of x, for which a weight is brought into blocks */
 PREPARE(cpu_linear_prepare);
 RUN(cpu_linear);
 PREPARE(cpu_linear_backward_data_prepare);

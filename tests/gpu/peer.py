@@ -3,11 +3,13 @@
 
 Modes: fp32 (PyTorch's defaults: TF32 in convolutions), bf16 (autocast, channels_last, fused Adam; in inference all of
 the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA
-graph) and graph32. cudnn.benchmark is on. After SECONDS no new case is begun."""
+graph) and graph32. cudnn.benchmark is on unless PEER_BENCHMARK=0 (for depthwise convolutions it searches for half a
+minute). After SECONDS no new case is begun."""
 
 import gc
 import itertools
 import json
+import os
 import sys
 import time
 
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-torch.backends.cudnn.benchmark = True
+torch.backends.cudnn.benchmark = os.environ.get("PEER_BENCHMARK") != "0"
 
 
 def timed(step, rounds=3, seconds=0.2):
@@ -83,7 +85,8 @@ def run(kind, name, batch, mode, size):
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     half = mode not in ("fp32", "graph32")
-    model = getattr(torchvision.models, name)(weights=None, num_classes=37).cuda()
+    with torch.device("cuda"):  # initial weights are drawn there
+        model = getattr(torchvision.models, name)(weights=None, num_classes=37)
     x = torch.rand(batch, 3, size, size, device="cuda")
     y = torch.randint(0, 37, (batch,), device="cuda")
     if half or mode == "graph32":

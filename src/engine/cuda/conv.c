@@ -123,9 +123,8 @@ bool cuda_conv2d(struct stream *stream, const struct graph *graph, const struct 
     bool direct = !state->plan.plan;
 
     if (state->depthwise)
-        return cuda_ok(
-            depthwise_forward(stream->queue, &state->problem.shape, &end, operands.x, operands.w, y->data),
-            "convolution", err);
+        return cuda_ok(depthwise_forward(stream->queue, &state->problem.shape, &end, operands.x, operands.w, y->data),
+                       "convolution", err);
     if (!direct && !state->epilogue) {
         operands.bias = data_of(bias);
         operands.residual = data_of(residual);

@@ -11,19 +11,25 @@
 namespace
 {
 
-enum { V = 8, THREADS = 256, MOST_VECTORS = 8, WAVES = 8, PROCESSORS = 132 };
+enum { V = 8, THREADS = 256, MOST_VECTORS = 8, LEAST_VECTORS = 2, WAVES = 8, PROCESSORS = 132 };
 
 /* How the channels are cut among blocks: `vectors` of V channels a block, `rows` tiles at once. */
 struct channel_cut {
     int blocks, vectors, rows;
 };
 
-channel_cut cut_channels(int channels)
+/* Too little for all processors: smaller blocks and tiles are faster, though they read more often. */
+bool is_small(int64_t numbers)
 {
-    int vectors = channels / V;
+    return numbers / (4 * V) < PROCESSORS * THREADS;
+}
+
+channel_cut cut_channels(int channels, bool small)
+{
+    int vectors = channels / V, most = small ? LEAST_VECTORS : MOST_VECTORS;
     channel_cut c;
 
-    c.blocks = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
+    c.blocks = (vectors + most - 1) / most;
     c.vectors = (vectors + c.blocks - 1) / c.blocks;
     c.rows = THREADS / c.vectors;
     return c;
@@ -34,9 +40,9 @@ template <typename T, int K>
 __device__ void load_weights(const T *weight, int first, int channels, int count, bool turned, float *shared)
 {
     for (int i = threadIdx.x; i < K * K * count; i += blockDim.x) {
-        int k = i / count, c = first + i % count;
+        int c = i / (K * K), k = turned ? K * K - 1 - i % (K * K) : i % (K * K);
 
-        shared[i] = c < channels ? to_float(weight[c * K * K + (turned ? K * K - 1 - k : k)]) : 0;
+        shared[k * count + c] = first + c < channels ? to_float(weight[first * K * K + i]) : 0;
     }
     __syncthreads();
 }
@@ -51,6 +57,18 @@ template <int TW> __device__ tile tile_of(int64_t index, int height, int width)
     int columns = (width + TW - 1) / TW;
 
     return {(int)(index / columns / height), (int)(index / columns % height), (int)(index % columns) * TW};
+}
+
+/* What is outside of the image is 0. The load itself is unconditional, from somewhere, so that many are under way at
+ * once. */
+template <typename T> __device__ inline vec<V> load_inside(bool inside, const T *p, const T *somewhere)
+{
+    vec<V> value = load<V>(inside ? p : somewhere);
+
+#pragma unroll
+    for (int i = 0; i < V; i++)
+        value.v[i] = inside ? value.v[i] : 0;
+    return value;
 }
 
 __device__ inline void multiply_add(const vec<V> &x, const float *weight, vec<V> &sum)
@@ -86,7 +104,7 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int i = 0; i < TW; i++)
             sum[i] = bias;
-#pragma unroll
+#pragma unroll 1
         for (int kh = 0; kh < K; kh++) {
             int ih = t.row * S - K / 2 + kh, iw = t.column * S - K / 2;
             const T *from = x + (((int64_t)t.n * d.h + ih) * d.w + iw) * channels + c;
@@ -95,9 +113,7 @@ __global__ void __launch_bounds__(THREADS)
                 continue;
 #pragma unroll
             for (int j = 0; j < (TW - 1) * S + K; j++) {
-                if (iw + j < 0 || iw + j >= d.w)
-                    continue;
-                vec<V> value = load<V>(from + (int64_t)j * channels);
+                vec<V> value = load_inside(iw + j >= 0 && iw + j < d.w, from + (int64_t)j * channels, x);
 
 #pragma unroll
                 for (int i = 0; i < TW; i++)
@@ -141,9 +157,7 @@ __global__ void __launch_bounds__(THREADS) strided_data_kernel(direct_launch d, 
                 continue;
 #pragma unroll
             for (int j = FIRST; j <= LAST; j++) {
-                if (ow + j < 0 || ow + j >= d.ow)
-                    continue;
-                vec<V> value = load<V>(from + (int64_t)j * channels);
+                vec<V> value = load_inside(ow + j >= 0 && ow + j < d.ow, from + (int64_t)j * channels, dy);
 
 #pragma unroll
                 for (int i = 0; i < TW; i++)
@@ -169,6 +183,13 @@ __device__ inline float2 load2(const bf16 *p)
     return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(p));
 }
 
+template <typename T> __device__ inline float2 load2_inside(bool inside, const T *p, const T *somewhere)
+{
+    float2 value = load2(inside ? p : somewhere);
+
+    return inside ? value : make_float2(0, 0);
+}
+
 /* partial[part][c][k]: sums over a part of the tiles of dy x, for two channels a thread. lanes: threads along channels.
  */
 template <typename T, int K, int S, int TW>
@@ -176,7 +197,7 @@ __global__ void __launch_bounds__(THREADS)
     weight_kernel(direct_launch d, int lanes, const T *__restrict__ dy, const T *__restrict__ x, float *partial)
 {
     enum { IN = (TW - 1) * S + K };
-    __shared__ float2 shared[THREADS];
+    __shared__ float2 shared[K][THREADS];
     int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, rows = THREADS / lanes;
     int channels = d.c, c = (blockIdx.x * lanes + lane) * 2;
     int64_t tiles = (int64_t)d.n * d.oh * ((d.ow + TW - 1) / TW);
@@ -190,19 +211,17 @@ __global__ void __launch_bounds__(THREADS)
 
 #pragma unroll
             for (int i = 0; i < TW; i++)
-                g[i] = t.column + i < d.ow ? load2(out + (int64_t)i * channels) : make_float2(0, 0);
+                g[i] = load2_inside(t.column + i < d.ow, out + (int64_t)i * channels, dy);
 #pragma unroll
             for (int kh = 0; kh < K; kh++) {
                 int ih = t.row * S - K / 2 + kh, iw = t.column * S - K / 2;
                 const T *from = x + (((int64_t)t.n * d.h + ih) * d.w + iw) * channels + c;
+                bool row_inside = ih >= 0 && ih < d.h;
 
-                if (ih < 0 || ih >= d.h)
-                    continue;
 #pragma unroll
                 for (int j = 0; j < IN; j++) {
-                    if (iw + j < 0 || iw + j >= d.w)
-                        continue;
-                    float2 value = load2(from + (int64_t)j * channels);
+                    float2 value =
+                        load2_inside(row_inside && iw + j >= 0 && iw + j < d.w, from + (int64_t)j * channels, x);
 
 #pragma unroll
                     for (int i = 0; i < TW; i++)
@@ -214,19 +233,24 @@ __global__ void __launch_bounds__(THREADS)
             }
         }
 #pragma unroll
-    for (int k = 0; k < K * K; k++) {
+    for (int kh = 0; kh < K; kh++) { /* a row of the kernel at a time */
         __syncthreads();
-        shared[threadIdx.x] = sum[k];
+#pragma unroll
+        for (int kw = 0; kw < K; kw++)
+            shared[kw][threadIdx.x] = sum[kh * K + kw];
         __syncthreads();
-        if (row == 0 && c < channels) {
-            float2 total = shared[lane];
+        for (int i = threadIdx.x; i < K * lanes; i += THREADS) {
+            int kw = i / lanes, at = (blockIdx.x * lanes + i % lanes) * 2;
+            float2 total = shared[kw][i % lanes];
 
             for (int r = 1; r < rows; r++) {
-                total.x += shared[r * lanes + lane].x;
-                total.y += shared[r * lanes + lane].y;
+                total.x += shared[kw][r * lanes + i % lanes].x;
+                total.y += shared[kw][r * lanes + i % lanes].y;
             }
-            partial[((int64_t)blockIdx.y * channels + c) * K * K + k] = total.x;
-            partial[((int64_t)blockIdx.y * channels + c + 1) * K * K + k] = total.y;
+            if (at < channels) {
+                partial[((int64_t)blockIdx.y * channels + at) * K * K + kh * K + kw] = total.x;
+                partial[((int64_t)blockIdx.y * channels + at + 1) * K * K + kh * K + kw] = total.y;
+            }
         }
     }
 }
@@ -260,10 +284,10 @@ unsigned parts_of(int64_t tiles, int rows, int blocks)
 }
 
 template <typename T, int K, int S, int TW>
-cudaError_t forward(cudaStream_t stream, const direct_launch *d, const depthwise_epilogue &e, bool turned,
-                    const void *x, const void *weight, void *y)
+cudaError_t launch_forward(cudaStream_t stream, const direct_launch *d, const depthwise_epilogue &e, bool turned,
+                           bool small, const void *x, const void *weight, void *y)
 {
-    const channel_cut c = cut_channels(d->c);
+    const channel_cut c = cut_channels(d->c, small);
     int64_t tiles = (int64_t)d->n * d->oh * ((d->ow + TW - 1) / TW);
 
     forward_kernel<T, K, S, TW><<<dim3(c.blocks, parts_of(tiles, c.rows, c.blocks)), c.vectors * c.rows, 0, stream>>>(
@@ -271,16 +295,33 @@ cudaError_t forward(cudaStream_t stream, const direct_launch *d, const depthwise
     return cudaGetLastError();
 }
 
-template <typename T, int K>
-cudaError_t strided_data(cudaStream_t stream, const direct_launch *d, const void *dy, const void *weight, void *dx)
+template <typename T, int K, int S>
+cudaError_t forward(cudaStream_t stream, const direct_launch *d, const depthwise_epilogue &e, bool turned,
+                    const void *x, const void *weight, void *y)
 {
-    enum { TW = 4 };
-    const channel_cut c = cut_channels(d->c);
+    if (is_small((int64_t)d->n * d->oh * d->ow * d->c))
+        return launch_forward<T, K, S, 1>(stream, d, e, turned, true, x, weight, y);
+    return launch_forward < T, K, S, S == 1 ? 4 : 2 > (stream, d, e, turned, false, x, weight, y);
+}
+
+template <typename T, int K, int TW>
+cudaError_t launch_strided(cudaStream_t stream, const direct_launch *d, bool small, const void *dy, const void *weight,
+                           void *dx)
+{
+    const channel_cut c = cut_channels(d->c, small);
     int64_t tiles = (int64_t)d->n * d->h * ((d->w + TW - 1) / TW);
 
     strided_data_kernel<T, K, TW><<<dim3(c.blocks, parts_of(tiles, c.rows, c.blocks)), c.vectors * c.rows, 0, stream>>>(
         *d, c.vectors, (const T *)dy, (const T *)weight, (T *)dx);
     return cudaGetLastError();
+}
+
+template <typename T, int K>
+cudaError_t strided_data(cudaStream_t stream, const direct_launch *d, const void *dy, const void *weight, void *dx)
+{
+    if (is_small((int64_t)d->n * d->h * d->w * d->c))
+        return launch_strided<T, K, 2>(stream, d, true, dy, weight, dx);
+    return launch_strided<T, K, 4>(stream, d, false, dy, weight, dx);
 }
 
 template <typename T, int K, int S>
@@ -321,7 +362,7 @@ bool depthwise_fits(const struct direct_launch *d)
 cudaError_t depthwise_forward(cudaStream_t stream, const struct direct_launch *d, const struct depthwise_epilogue *e,
                               const void *x, const void *weight, void *y)
 {
-#define CALL(T, K, S) forward<T, K, S, S == 1 ? 4 : 2>(stream, d, *e, false, x, weight, y)
+#define CALL(T, K, S) forward<T, K, S>(stream, d, *e, false, x, weight, y)
     return BY_SHAPE(d, CALL);
 #undef CALL
 }
@@ -332,8 +373,7 @@ cudaError_t depthwise_backward_data(cudaStream_t stream, const struct direct_lau
     const depthwise_epilogue none = {};
 
 #define CALL(T, K, S)                                                                                                  \
-    (S == 1 ? forward<T, K, 1, 4>(stream, d, none, true, dy, weight, dx)                                               \
-            : strided_data<T, K>(stream, d, dy, weight, dx))
+    (S == 1 ? forward<T, K, 1>(stream, d, none, true, dy, weight, dx) : strided_data<T, K>(stream, d, dy, weight, dx))
     return BY_SHAPE(d, CALL);
 #undef CALL
 }

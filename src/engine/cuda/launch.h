@@ -343,6 +343,22 @@ cudaError_t depthwise_backward_data(cudaStream_t stream, const struct direct_lau
 cudaError_t depthwise_backward_weight(cudaStream_t stream, const struct direct_launch *d, const void *dy, const void *x,
                                       void *scratch, void *dweight);
 
+/* --- linear layers over a few rows (few_rows.cu) --------------------------------------------------------------------
+ */
+
+enum { FEW_ROWS = 16 }; /* at most so many; `in` is a multiple of 8 */
+
+struct few_rows_launch {
+    enum number number, result; /* of x, weight and dy; of y or dweight */
+    int rows, in, out;
+    enum activation activation; /* of the forward */
+};
+cudaError_t few_rows_forward(cudaStream_t stream, const struct few_rows_launch *l, const void *x, const void *weight,
+                             const float *bias, void *y);
+/* dbias: of either numbers, or NULL */
+cudaError_t few_rows_gradient(cudaStream_t stream, const struct few_rows_launch *l, const void *dy, const void *x,
+                              void *dweight, void *dbias, enum number bias_number);
+
 /* --- squeeze and excitation (scale.cu) -----------------------------------------------------------------------------
  */
 

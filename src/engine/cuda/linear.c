@@ -1,14 +1,42 @@
-/* linear.c - linear layers through cuBLASLt: y^T = weight x^T, dx^T = weight^T dy^T, dweight^T = x^T dy (matmul.h). In
- * BF16 biases are read as halves, from the copies behind them, so that the product adds them itself. */
+/* linear.c - linear layers: over a few rows by kernels of our own (few_rows.cu), else through cuBLASLt: y^T = weight
+ * x^T, dx^T = weight^T dy^T, dweight^T = x^T dy (matmul.h). In BF16 biases are read as halves, from the copies behind
+ * them, so that the product adds them itself. */
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/matmul.h"
 
 struct linear_state {
+    bool few; /* rows: then there is no product */
+    struct few_rows_launch rows;
     struct matmul matmul;
     int fused;      /* what the product does itself */
     bool by_kernel; /* bias or activation by a kernel of their own */
     size_t sums;    /* offset in scratch: of the bias's gradient */
 };
+
+/* Sets *few to op->state for a few rows; NULL: they are too many, or lie too oddly. */
+static bool prepare_few(struct graph *graph, struct op *op, const struct tensor *x, const struct tensor *y, int64_t in,
+                        int64_t out, enum number result, struct linear_state **few, struct err *err)
+{
+    struct linear_state *state;
+
+    *few = NULL;
+    if (tensor_rows(x) > FEW_ROWS || in % 8)
+        return true;
+    state = graph_alloc(graph, sizeof *state);
+    if (!state)
+        return err_set(err, ERR_MEMORY, "no memory for a linear layer");
+    state->few = true;
+    state->rows = (struct few_rows_launch){
+        .number = number_of(x),
+        .result = result,
+        .rows = (int)tensor_rows(y),
+        .in = (int)in,
+        .out = (int)out,
+        .activation = op->attrs.activation,
+    };
+    op->state = *few = state;
+    return true;
+}
 
 /* The product as op->state, its workspace booked. Without an algorithm for the epilogue: without the epilogue. */
 static bool prepare_product(struct stream *stream, struct graph *graph, struct op *op, struct matmul_problem *problem,
@@ -35,7 +63,8 @@ void cuda_linear_release(struct op *op)
 {
     struct linear_state *state = op->state;
 
-    matmul_release(&state->matmul);
+    if (!state->few)
+        matmul_release(&state->matmul);
 }
 
 bool cuda_linear_prepare(struct stream *stream, struct graph *graph, struct op *op, struct err *err)
@@ -57,6 +86,10 @@ bool cuda_linear_prepare(struct stream *stream, struct graph *graph, struct op *
     layout_set_weight(weight, NULL, number_of(x) != number_of(weight));
     if (bias)
         layout_set_weight(bias, NULL, number_of(x) != number_of(bias));
+    if (!problem.add && !prepare_few(graph, op, x, y, in, out, number_of(y), &state, err))
+        return false;
+    if (!problem.add && state)
+        return true;
     if (bias && number_of(bias) != number_of(y) && !bias->extra)
         problem.epilogue = 0; /* decided by an op that had no use for a copy */
     if (!prepare_product(stream, graph, op, &problem, err))
@@ -80,6 +113,9 @@ bool cuda_linear(struct stream *stream, const struct graph *graph, const struct 
         .workspace = op->scratch,
     };
 
+    if (state->few)
+        return cuda_ok(few_rows_forward(stream->queue, &state->rows, x->data, operands.a, data_of(bias), y->data),
+                       "a linear layer", err);
     if (!matmul_run(stream, &state->matmul, &operands, err))
         return false;
     return !state->by_kernel ||
@@ -130,6 +166,10 @@ bool cuda_linear_backward_weight_prepare(struct stream *stream, struct graph *gr
     };
     struct linear_state *state;
 
+    if (!prepare_few(graph, op, x, dy, in, out, number_of(dweight), &state, err))
+        return false;
+    if (state)
+        return true;
     if (!prepare_product(stream, graph, op, &problem, err))
         return false;
     state = op->state;
@@ -173,6 +213,10 @@ bool cuda_linear_backward_weight(struct stream *stream, const struct graph *grap
         .workspace = op->scratch,
     };
 
+    if (state->few)
+        return cuda_ok(few_rows_gradient(stream->queue, &state->rows, dy->data, operands.a, operands.d, data_of(dbias),
+                                         dbias ? number_of(dbias) : NUMBER_F32),
+                       "a linear layer's gradient", err);
     return matmul_run(stream, &state->matmul, &operands, err) &&
            (!state->by_kernel || sum_columns(stream, op, dy, dbias, err));
 }

@@ -86,16 +86,20 @@ __global__ void max_pool_backward_kernel(pool_launch p, const T *__restrict__ dy
     store<V>(dx + row * p.channels + c, sum);
 }
 
-/* A block: some vectors of channels of one image, its pixels shared among the rows of threads. */
-template <typename T, int V> __global__ void avg_pool_kernel(const T *__restrict__ x, int plane, int channels, T *y)
+enum { POOL_LANES = 8, POOL_ROWS = THREADS / POOL_LANES };
+
+/* A block: POOL_LANES vectors of channels of one image, its pixels shared among the rows of threads. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) avg_pool_kernel(const T *__restrict__ x, int plane, int channels, T *y)
 {
-    __shared__ float shared[THREADS * V];
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * V, thread = threadIdx.y * blockDim.x + threadIdx.x;
+    __shared__ float shared[POOL_ROWS][POOL_LANES * V];
+    int lane = threadIdx.x % POOL_LANES, row = threadIdx.x / POOL_LANES, c = (blockIdx.x * POOL_LANES + lane) * V;
     const T *image = x + (int64_t)blockIdx.y * plane * channels;
     vec<V> sum = {};
 
     if (c < channels)
-        for (int i = threadIdx.y; i < plane; i += blockDim.y) {
+#pragma unroll 4
+        for (int i = row; i < plane; i += POOL_ROWS) {
             vec<V> value = load<V>(image + (int64_t)i * channels + c);
 
 #pragma unroll
@@ -104,18 +108,17 @@ template <typename T, int V> __global__ void avg_pool_kernel(const T *__restrict
         }
 #pragma unroll
     for (int k = 0; k < V; k++)
-        shared[k * THREADS + thread] = sum.v[k];
+        shared[row][lane * V + k] = sum.v[k];
     __syncthreads();
-    if (threadIdx.y || c >= channels)
-        return;
-    for (int i = 1; i < (int)blockDim.y; i++)
-#pragma unroll
-        for (int k = 0; k < V; k++)
-            sum.v[k] += shared[k * THREADS + i * blockDim.x + thread];
-#pragma unroll
-    for (int k = 0; k < V; k++)
-        sum.v[k] /= (float)plane;
-    store<V>(y + (int64_t)blockIdx.y * channels + c, sum);
+    for (int k = threadIdx.x; k < POOL_LANES * V; k += THREADS) {
+        int channel = blockIdx.x * POOL_LANES * V + k;
+        float total = 0;
+
+        for (int r = 0; r < POOL_ROWS; r++)
+            total += shared[r][k];
+        if (channel < channels)
+            y[(int64_t)blockIdx.y * channels + channel] = from_float<T>(total / (float)plane);
+    }
 }
 
 template <typename T, int V>
@@ -161,9 +164,9 @@ template <typename T, int V>
 cudaError_t average(cudaStream_t stream, const void *x, int n, int plane, int channels, void *y)
 {
     int vectors = channels / V;
-    dim3 block(32, THREADS / 32), grid((vectors + 31) / 32, n);
+    dim3 grid((unsigned)((vectors + POOL_LANES - 1) / POOL_LANES), (unsigned)n);
 
-    avg_pool_kernel<T, V><<<grid, block, 0, stream>>>((const T *)x, plane, channels, (T *)y);
+    avg_pool_kernel<T, V><<<grid, THREADS, 0, stream>>>((const T *)x, plane, channels, (T *)y);
     return cudaGetLastError();
 }
 

@@ -3,6 +3,7 @@
  * Activations are taken as they lie. Where oneDNN has fast code only for another combination of layouts (a number of
  * channels that is no multiple of the block, say), plain copies are made in scratch. */
 #include "engine/cpu/conv.h"
+#include "engine/cpu/depthwise.h"
 #include "engine/cpu/kernels.h"
 
 struct conv_state {
@@ -10,6 +11,7 @@ struct conv_state {
     struct operand x, weight, y; /* inputs or outputs, by pass */
     struct primitive residual;   /* forward: brings it to where the result will be */
     size_t scratchpad;           /* offset in scratch */
+    bool depthwise;              /* backward weight: by depthwise.h alone */
     size_t weight_offset;        /* of the form that is used, from the weight's beginning */
 };
 
@@ -284,6 +286,9 @@ bool cpu_conv2d_backward_weight_prepare(struct stream *stream, struct graph *gra
 
     if (!state)
         return false;
+    state->depthwise = !problem.bias && depthwise_weight_fits(stream, &op->attrs, problem.x, problem.y, dweight);
+    if (state->depthwise)
+        return true;
     activation_md(problem.x, &problem.x_md);
     activation_md(problem.y, &problem.y_md);
     weight_problem_md(dweight, op->attrs.groups, &problem.weight_md);
@@ -309,6 +314,10 @@ bool cpu_conv2d_backward_weight(struct stream *stream, const struct graph *graph
     void *args[PRIMITIVE_MAX_ARGS] = {0};
     int n = 0;
 
+    if (state->depthwise) {
+        depthwise_weight_run(stream, &op->attrs, op_input(graph, op, 1), op_input(graph, op, 0), dweight);
+        return true;
+    }
     args[n++] = operand_load(stream, op, &state->y, op_input(graph, op, 0)->data, err);
     args[n++] = operand_load(stream, op, &state->x, op_input(graph, op, 1)->data, err);
     args[n++] = operand_target(op, &state->weight, dweight);

@@ -2,6 +2,7 @@
 #include "engine/cpu/estimate.h"
 
 #include "engine/cpu/conv.h"
+#include "engine/cpu/depthwise.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/norm.h"
 
@@ -31,6 +32,9 @@ static size_t conv_scratch(struct stream *stream, const struct conv_problem *des
     dnnl_memory_desc_t forward;
     size_t size = 0;
 
+    if (problem.pass == CONV_BACKWARD_WEIGHT && !problem.bias &&
+        depthwise_weight_wanted(stream->simd, problem.attrs, problem.x, problem.y))
+        return 0;
     activation_wanted_md(stream, problem.x, &problem.x_md);
     activation_wanted_md(stream, problem.y, &problem.y_md);
     weight_any_md(problem.weight, problem.attrs->groups, &problem.weight_md);

@@ -40,6 +40,11 @@ struct plane_gradient {
     const float *x, *scale, *shift;
 };
 
+/* Planes of a depthwise convolution: x of h by w pixels, dy of oh by ow. */
+struct depthwise_plane {
+    int h, w, oh, ow, kernel[2], stride[2], padding[2];
+};
+
 /* Adam's numbers of one step: exp_avg += (1-beta1) (g - exp_avg), exp_avg_sq = beta2 exp_avg_sq + (1-beta2) g²,
  * param -= step_size exp_avg / (sqrt(exp_avg_sq) inv_sqrt_correction2 + eps). */
 struct adam_step {
@@ -86,6 +91,8 @@ struct simd {
     /* dx = dy factor; sum[block] of dy x */
     void (*plane_scale_backward)(const float *dy, const float *x, const float *factor, float *dx, int64_t count,
                                  float *sum);
+    /* Adds the gradient of the weight, (position in the kernel, block), over a plane. */
+    void (*depthwise_weight)(const struct depthwise_plane *shape, const float *dy, const float *x, float *dweight);
 
     /* y = x / 255; of every third byte: one channel of RGB pixels, as a plane */
     void (*rgb_plane)(const uint8_t *x, float *y, int64_t count);

@@ -406,6 +406,43 @@ static void plane_scale_backward(const float *dy, const float *x, const float *f
         sum[c] = (float)total[c];
 }
 
+/* One position of the kernel along a row: dy[i] x[i stride], i < count. */
+static inline vec row_product(const float *dy, const float *x, int stride, int count)
+{
+    vec parts[2] = {{0}};
+    int i = 0;
+
+    for (; i + 2 <= count; i += 2)
+        for (int k = 0; k < 2; k++)
+            parts[k] += load(dy + (i + k) * SIMD_BLOCK) * load(x + (i + k) * stride * SIMD_BLOCK);
+    if (i < count)
+        parts[0] += load(dy + i * SIMD_BLOCK) * load(x + i * stride * SIMD_BLOCK);
+    return parts[0] + parts[1];
+}
+
+static void depthwise_weight(const struct depthwise_plane *s, const float *dy, const float *x, float *dweight)
+{
+    for (int oh = 0; oh < s->oh; oh++)
+        for (int kh = 0; kh < s->kernel[0]; kh++) {
+            int ih = oh * s->stride[0] - s->padding[0] + kh;
+
+            if (ih < 0 || ih >= s->h)
+                continue;
+            for (int kw = 0; kw < s->kernel[1]; kw++) {
+                int offset = kw - s->padding[1]; /* outputs [first, last) meet pixels ow stride + offset in the row */
+                int first = offset < 0 ? (-offset + s->stride[1] - 1) / s->stride[1] : 0;
+                int last = offset >= s->w ? 0 : (s->w - 1 - offset) / s->stride[1] + 1;
+                float *sum = dweight + (kh * s->kernel[1] + kw) * SIMD_BLOCK;
+
+                last = last < s->ow ? last : s->ow;
+                if (first < last)
+                    store(sum, load(sum) + row_product(dy + (oh * s->ow + first) * SIMD_BLOCK,
+                                                       x + (ih * s->w + first * s->stride[1] + offset) * SIMD_BLOCK,
+                                                       s->stride[1], last - first));
+            }
+        }
+}
+
 static void rgb_plane(const uint8_t *x, float *y, int64_t count)
 {
     int64_t i = 0;
@@ -510,6 +547,7 @@ const struct simd SIMD_TABLE = {
     .plane_fill = plane_fill,
     .plane_scale = plane_scale,
     .plane_scale_backward = plane_scale_backward,
+    .depthwise_weight = depthwise_weight,
     .rgb_plane = rgb_plane,
     .add = add,
     .activate = activate_all,

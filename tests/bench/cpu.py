@@ -23,7 +23,6 @@ CASES = [("train", "resnet18", 8), ("train", "resnet18", 32), ("train", "resnet5
          ("infer", "resnet18", 1), ("infer", "resnet18", 32), ("infer", "resnet50", 1), ("infer", "resnet50", 32),
          ("train", "swin_v2_t", 8), ("infer", "swin_v2_t", 1),
          ("train", "mobilenet_v3_large", 8), ("infer", "mobilenet_v3_large", 1)]
-
 MODES = {"train": ["default", "channels_last", "channels_last+foreach"],
          "infer": ["default", "channels_last", "jit", "jit+channels_last"]}
 CLASSES, SIZE = 37, 224

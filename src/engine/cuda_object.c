@@ -85,8 +85,7 @@ struct backend cuda_backend = {
     .kernels = unloaded,
     .estimate = cuda_estimate,
     .input_copies = INPUT_BUFFERS,
-    /* a CUDA context with cuDNN and cuBLASLt, measured on an H100: 541 MiB, and up to 24 for the code of their kernels
-     */
+    /* measured on an H100: 541 MiB of context, cuDNN and cuBLASLt, and up to 24 of their kernels' code */
     .library_bytes = (uint64_t)565 << 20,
     .version = load_and_ask,
     .half_precision = true,

@@ -74,6 +74,11 @@ class Checkpoints(FormatsTest):
                 self.check(name, 64)
                 self.check(name, 65, "torchvision")
 
+    def test_swin_v2(self):
+        for name in ("swin_v2_t", "swin_v2_s", "swin_v2_b"):
+            with self.subTest(name):
+                self.check(name, 64)
+
     def test_older_names(self):
         """torchvision's files from before 0.14 name the layers of a vision transformer's MLP otherwise."""
         model = build("vit_b_32", 64)

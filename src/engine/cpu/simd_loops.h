@@ -152,6 +152,8 @@ static inline vec splat(float x)
     return x - (vec){0};
 }
 
+#include "engine/cpu/simd_gelu.h"
+
 /* What has no vector form: by the definition, number by number. */
 static vec each(float (*f)(float), vec v)
 {
@@ -172,6 +174,8 @@ static inline __attribute__((always_inline)) vec activate(enum activation activa
         return clamp01(v * splat(1.0f / 6) + splat(0.5f));
     case ACTIVATION_HARDSWISH:
         return v * clamp01(v * splat(1.0f / 6) + splat(0.5f));
+    case ACTIVATION_GELU:
+        return vec_gelu(v);
     default:
         return each(activation_info(activation)->value, v);
     }
@@ -193,6 +197,8 @@ static inline __attribute__((always_inline)) vec slope(enum activation activatio
         return keep((mask_bits)(mask_of(at + splat(3)) & below), at * splat(1.0f / 3) + splat(0.5f)) +
                keep((mask_bits)~below, splat(1));
     }
+    case ACTIVATION_GELU:
+        return vec_gelu_slope(at);
     default:
         return each(activation_info(activation)->slope, at);
     }
@@ -212,6 +218,9 @@ static inline __attribute__((always_inline)) vec slope(enum activation activatio
         break;                                                                                                         \
     case ACTIVATION_HARDSWISH:                                                                                         \
         with_activation(ACTIVATION_HARDSWISH, __VA_ARGS__);                                                            \
+        break;                                                                                                         \
+    case ACTIVATION_GELU:                                                                                              \
+        with_activation(ACTIVATION_GELU, __VA_ARGS__);                                                                 \
         break;                                                                                                         \
     default:                                                                                                           \
         with_activation(activation, __VA_ARGS__);                                                                      \

@@ -32,32 +32,6 @@ static inline float vec_sum(vec v)
     return sum;
 }
 
-/* exp(x), to 2 units in the last place; below -87 about 1e-38. 2^n e^r with n the nearest integer of x / ln 2, e^r by
- * its Taylor polynomial, |r| < 0.35. */
-static inline vec vec_exp(vec x)
-{
-    const vec magic = splat(12582912), low = splat(-87), high = splat(88);
-    vec t, n, r, p;
-    vec_int bits;
-
-    bits = x < low;
-    x = (vec)(((vec_int)low & bits) | ((vec_int)x & ~bits));
-    bits = x > high;
-    x = (vec)(((vec_int)high & bits) | ((vec_int)x & ~bits));
-    t = x * splat(1.44269504f) + magic;
-    n = t - magic;
-    r = x - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
-    p = splat(1.0f / 5040);
-    p = p * r + splat(1.0f / 720);
-    p = p * r + splat(1.0f / 120);
-    p = p * r + splat(1.0f / 24);
-    p = p * r + splat(1.0f / 6);
-    p = p * r + splat(0.5f);
-    p = p * r + splat(1);
-    p = p * r + splat(1);
-    return (vec)((vec_int)p + (((vec_int)t - (vec_int)magic) << 23));
-}
-
 static void layer_norm_row(const float *x, const float *weight, const float *bias, const float *residual, float eps,
                            int64_t count, float *y, float *ret_mean, float *ret_invstd)
 {

@@ -29,6 +29,7 @@ struct attention {
     float *dy, *dp, *dparts[3];
     float *dbias; /* sums over the thread's windows of the head */
     float *sums;  /* of all heads, see sums_count() */
+    int *regions; /* of the window's tokens */
     int *pixels;  /* of the window's tokens; -1: padding */
 };
 
@@ -76,6 +77,7 @@ static int64_t lay_out(struct attention *a, float *scratch, bool backward)
     a->bias = take(scratch, &used, square);
     a->p = take(scratch, &used, square);
     a->pixels = (int *)(void *)take(scratch, &used, a->tokens);
+    a->regions = (int *)(void *)take(scratch, &used, a->tokens);
     if (backward) {
         a->dy = take(scratch, &used, matrix);
         a->dp = take(scratch, &used, square);
@@ -182,6 +184,21 @@ static void multiply(const struct attention *a, int64_t m, int64_t n, int64_t k,
     a->simd->small_product(&product);
 }
 
+/* Adds the mask to the logits where the window has more than one region. */
+static void mask_logits(const struct attention *a, int window)
+{
+    int tokens = (int)a->tokens, *regions = a->regions;
+    bool one = true;
+
+    for (int i = 0; i < tokens; i++) {
+        regions[i] = window_region(&a->grid, window, i);
+        one = one && regions[i] == regions[0];
+    }
+    for (int i = 0; i < tokens && !one; i++)
+        for (int j = 0; j < tokens; j++)
+            a->p[i * tokens + j] += regions[i] == regions[j] ? 0 : masked;
+}
+
 /* p: the softmax of the window's logits. */
 static void attend(struct attention *a, int window, const float *qkv)
 {
@@ -191,14 +208,9 @@ static void attend(struct attention *a, int window, const float *qkv)
     turn(a->parts[1], tokens, a->dim, a->turned[1]);
     memcpy(a->p, a->bias, (size_t)(tokens * tokens) * sizeof *a->p);
     multiply(a, tokens, tokens, a->dim, a->scale, a->parts[0], false, a->turned[1], true, a->p);
-    for (int i = 0; i < tokens; i++) {
-        int region = window_region(&a->grid, window, i);
-
-        for (int j = 0; j < tokens && (a->grid.shift[0] || a->grid.shift[1]); j++)
-            if (window_region(&a->grid, window, j) != region)
-                a->p[i * tokens + j] += masked;
+    mask_logits(a, window);
+    for (int i = 0; i < tokens; i++)
         a->simd->softmax_row(a->p + i * tokens, 1, tokens);
-    }
 }
 
 bool cpu_window_attention(struct stream *stream, const struct graph *graph, const struct op *op, struct err *err)

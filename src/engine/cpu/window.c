@@ -224,6 +224,7 @@ bool cpu_window_attention(struct stream *stream, const struct graph *graph, cons
     {
         struct attention a = attention_of(stream, op, qkv);
         int64_t first, last, each = lay_out(&a, NULL, false), of_image = a.grid.rows * a.grid.columns;
+        unsigned before = parallel_flush_tiny(); /* as are probabilities behind a mask */
 
         a.qkv_bias = op_input(graph, op, WINDOW_QKV_BIAS)->data;
         a.logit_scale = op_input(graph, op, WINDOW_LOGIT_SCALE)->data;
@@ -242,6 +243,7 @@ bool cpu_window_attention(struct stream *stream, const struct graph *graph, cons
                     memcpy(y + (image * pixels + a.pixels[t]) * a.channels + a.head * a.dim, a.parts[0] + t * a.dim,
                            (size_t)a.dim * sizeof *y);
         }
+        parallel_restore(before);
     }
     return true;
 }
@@ -351,6 +353,7 @@ bool cpu_window_attention_backward(struct stream *stream, const struct graph *gr
     {
         struct attention a = shared;
         int64_t first, last, of_image = a.grid.rows * a.grid.columns;
+        unsigned before = parallel_flush_tiny();
 
         lay_out(&a, (float *)op->scratch + parallel_thread() * each, true);
         memset(a.sums, 0, (size_t)sums_count(&a) * sizeof(float));
@@ -371,6 +374,7 @@ bool cpu_window_attention_backward(struct stream *stream, const struct graph *gr
         }
         if (a.head >= 0)
             flush_head(&a);
+        parallel_restore(before);
     }
     lay_out(&shared, op->scratch, true);
     add_sums(&shared, each, threads, graph, op);

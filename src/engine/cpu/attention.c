@@ -1,29 +1,12 @@
 /* attention.c - multi-head attention: threads share the heads of all images; a head goes block by block of rows of its
  * scores, small enough to stay in the second-level cache, through oneDNN's matrix product. The softmax is computed anew
  * in the backward: keeping it would cost more memory traffic than the product does time. */
+#include "engine/ref/attention.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/parallel.h"
 #include "engine/cpu/primitive.h"
 
 enum { BLOCK_NUMBERS = 1 << 16 }; /* scores of a block */
-
-/* One head of one image: rows of Q, K, V and their gradients are `stride` numbers apart, those of y `channels`. */
-struct head {
-    int64_t tokens, dim, channels, stride;
-    int64_t qkv, y, stats; /* where it begins in those tensors */
-};
-
-static struct head head_of(const struct op *op, const struct tensor *qkv, int64_t index)
-{
-    int64_t heads = op->attrs.heads, n = index / heads, h = index % heads;
-    struct head head = {.tokens = qkv->shape[1], .stride = qkv->shape[2], .channels = qkv->shape[2] / 3};
-
-    head.dim = head.channels / heads;
-    head.qkv = n * head.tokens * head.stride + h * head.dim;
-    head.y = n * head.tokens * head.channels + h * head.dim;
-    head.stats = index * head.tokens;
-    return head;
-}
 
 /* Rows of scores in a block. */
 static int64_t block_rows(int64_t tokens)

@@ -1,27 +1,10 @@
 /* attention.c - multi-head self attention (Vaswani et al. 2017) and its gradient, head by head. See ref.h, op.h
  * stats: for each row of each head's matrix of scores, log(sum(exp(scores))), from which the backward computes the
  * softmax anew. */
+#include "engine/ref/attention.h"
 #include "engine/ref/ref.h"
 
 #include <math.h>
-
-/* One head of one image: rows of Q, K, V and of their gradients are `stride` numbers apart, those of y `channels`. */
-struct head {
-    int64_t tokens, dim, channels, stride;
-    int64_t qkv, y, stats; /* where it begins in those tensors */
-};
-
-static struct head head_of(const struct op *op, const struct tensor *qkv, int64_t index)
-{
-    int64_t heads = op->attrs.heads, n = index / heads, h = index % heads;
-    struct head head = {.tokens = qkv->shape[1], .stride = qkv->shape[2], .channels = qkv->shape[2] / 3};
-
-    head.dim = head.channels / heads;
-    head.qkv = n * head.tokens * head.stride + h * head.dim;
-    head.y = n * head.tokens * head.channels + h * head.dim;
-    head.stats = index * head.tokens;
-    return head;
-}
 
 static double dot(const float *a, const float *b, int64_t count)
 {

@@ -107,6 +107,8 @@ static void test_check_names_the_fault(void **state)
     bad = good, bad.batch_size = 0, refused(bad, "batch_size");
     bad = good, bad.image_size = 0, refused(bad, "image_size");
     bad = good, bad.image_size = 1 << 20, refused(bad, "image_size");
+    bad = good, bad.model = "vit_b_16", bad.image_size = 230, refused(bad, "multiples of 16: 224 or 240");
+    bad = good, bad.model = "vit_l_32", bad.image_size = 16, refused(bad, "32 to 8192");
     bad = good, bad.precision = DTYPE_F16, refused(bad, "F16");
     bad = good, bad.learning_rate = NAN, refused(bad, "learning_rate");
 }
@@ -127,21 +129,22 @@ static void test_cuda_can_be_forecast_but_not_opened(void **state)
 /* What was forecast is what is planned once the kernels have chosen. */
 static void test_forecast(void **state)
 {
-    static const char *const backends[] = {"ref", "cpu"};
+    static const char *const backends[] = {"ref", "cpu", "cpu"};
 
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         struct net_config config = config_for(i % 2 ? NET_TRAIN : NET_INFER, backends[i / 2]);
         struct net_memory forecast;
         struct net *net;
         double ratio;
 
-        config.image_size = 64;
+        config.model = i < 4 ? "resnet18" : "vit_b_32";
+        config.image_size = i < 4 ? 64 : 384;
         net = open_net(&config);
         assert_true(net_plan(&config, &forecast, NULL));
         ratio = (double)net_memory(net)->total / (double)forecast.total;
         if (!(ratio > 0.95 && ratio < 1.02))
-            fail_msg("%s: %.4f of the forecast", config.backend, ratio);
+            fail_msg("%s on %s: %.4f of the forecast", config.model, config.backend, ratio);
         assert_int_equal(forecast.total, forecast.weights + forecast.gradients + forecast.optimizer +
                                              forecast.activations + forecast.workspace + forecast.inputs +
                                              forecast.libraries);

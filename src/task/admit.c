@@ -170,33 +170,38 @@ static bool plan_memory_of(const struct net_config *config, struct net_memory *r
     return true;
 }
 
-/* The memory of a net and, when it computes on the host, of its loader and of the copy of the weights that is saved;
- * what would fit when that is too much. more: what else it takes on the host. */
+/* A part of so many of a GPU's forecast is added: what it may miss, and the driver rounds up. */
+enum { GPU_MARGIN = 64 };
+
+/* What a net takes beside its plan: on the host its loader and the copy of the weights that is saved, on a GPU the JPEG
+ * engines' memory. */
+static uint64_t memory_beside(const struct net_config *config, const struct net_memory *memory)
+{
+    if (strcmp(config->backend, "cuda") == 0)
+        return config->mode == NET_TRAIN ? JPEG_DEVICE_BYTES : 0;
+    return decode_memory(config->batch_size, config->image_size) +
+           (config->mode == NET_TRAIN ? memory->weights + TRAIN_BESIDE : 0);
+}
+
+/* What a task with this net reserves; what would fit when that is too much. more: what else it takes on the host. */
 static uint64_t run_memory(const struct net_config *config, uint64_t more, uint64_t available, char *advice,
                            size_t advice_size)
 {
-    enum { MARGIN = 64 }; /* a part of so many: what a forecast for a GPU may miss, and its driver rounds up */
-    bool on_host = strcmp(config->backend, "cuda") != 0;
-    uint64_t beside = on_host ? decode_memory(config->batch_size, config->image_size) + more : 0, total;
+    bool on_gpu = strcmp(config->backend, "cuda") == 0;
     struct net_memory memory;
+    uint64_t beside, total;
     struct err err;
     int largest;
 
     if (!plan_memory_of(config, &memory, &err))
         return 0;
-    if (on_host && config->mode == NET_TRAIN)
-        beside += memory.weights + TRAIN_BESIDE;
-    if (!on_host)
-        beside += memory.total / MARGIN;
-    if (!on_host && config->mode == NET_TRAIN)
-        beside += JPEG_DEVICE_BYTES;
-    total = memory.total + beside;
+    beside = memory_beside(config, &memory) + more;
+    total = memory.total + beside + (on_gpu ? memory.total / GPU_MARGIN : 0);
     if (total <= available || !advice || advice_size == 0)
         return total;
-    if (!on_host)
-        available -= available / (MARGIN + 1);
-    else
-        available = available > beside ? available - beside : 0;
+    available = available > beside ? available - beside : 0;
+    if (on_gpu)
+        available -= available / (GPU_MARGIN + 1);
     largest = net_largest_batch(config, available);
     if (largest > 0)
         snprintf(advice, advice_size, tr("可容纳的最大 batch_size 为 %d", "the largest batch_size that fits is %d"),
@@ -206,6 +211,11 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
                  tr("即使 batch_size 为 1 也放不下，请减小 image_size 或选用更小的模型",
                     "not even batch_size 1 fits; a smaller image_size or a smaller model would"));
     return total;
+}
+
+uint64_t net_reservation(const struct net_config *config)
+{
+    return run_memory(config, 0, 0, NULL, 0);
 }
 
 uint64_t train_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size)

@@ -30,10 +30,10 @@ bool catalog_check(const struct catalog_query *query, struct err *err)
     return precision_check(query->precision, err);
 }
 
-/* Bytes as MB (2^20) with one decimal, or null. */
-static json_t *megabytes(bool known, const struct net_memory *memory)
+/* Bytes as MB (2^20) with one decimal; null for 0. */
+static json_t *megabytes(uint64_t bytes)
 {
-    return known ? json_real(round((double)memory->total / (1 << 20) * 10) / 10) : json_null();
+    return bytes ? json_real(round((double)bytes / (1 << 20) * 10) / 10) : json_null();
 }
 
 json_t *catalog_entry(const char *model, const struct catalog_query *query, const char *backend)
@@ -48,16 +48,16 @@ json_t *catalog_entry(const char *model, const struct catalog_query *query, cons
         .backend = backend,
         .learning_rate = 1e-4,
     };
-    struct net_memory training, inference;
     struct net_info info;
     struct err err = {0};
-    bool known = net_describe(&config, &info, &err), trains = known && net_plan(&config, &training, &err), infers;
+    bool known = net_describe(&config, &info, &err);
+    uint64_t training = known ? net_reservation(&config) : 0, inference;
 
     config.mode = NET_INFER;
-    infers = known && net_plan(&config, &inference, &err);
+    inference = known ? net_reservation(&config) : 0;
     return json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o}", "name", model, "class_name", net_class_name(model),
                      "parameters", known ? json_integer(info.parameters) : json_null(), "flops",
-                     known ? json_integer(info.flops) : json_null(), "training_memory_mb", megabytes(trains, &training),
-                     "inference_memory_mb", megabytes(infers, &inference), "note",
-                     trains && infers ? json_null() : json_string(err.message));
+                     known ? json_integer(info.flops) : json_null(), "training_memory_mb", megabytes(training),
+                     "inference_memory_mb", megabytes(inference), "note",
+                     known ? json_null() : json_string(err.message));
 }

@@ -176,31 +176,40 @@ static void checks_of_an_inference(void **state)
     assert_refused("inference", &request, "数据路径不存在: nowhere");
 }
 
-static void memory_of_a_training(void **state)
+static void memory_of_a_training_on(const char *backend)
 {
     const struct task_kind *kind = task_kind_find("training");
     struct train_request request = good_training();
     char advice[256] = "";
-    uint64_t small, large;
+    uint64_t small, large, room;
 
-    (void)state;
-    text_set_language("en");
-    small = kind->memory(&request, "cpu", UINT64_MAX, advice, sizeof advice);
+    small = kind->memory(&request, backend, UINT64_MAX, advice, sizeof advice);
     assert_true(small > 4 * 11179077ull * 4); /* weights, gradients, two moments */
     assert_string_equal(advice, "");
-    request.batch_size = 64;
-    large = kind->memory(&request, "cpu", UINT64_MAX, NULL, 0);
+    request.batch_size = 512;
+    large = kind->memory(&request, backend, UINT64_MAX, NULL, 0);
     assert_true(large > small);
 
-    assert_int_equal(kind->memory(&request, "cpu", (small + large) / 2, advice, sizeof advice), large);
+    room = (small + large) / 2;
+    assert_int_equal(kind->memory(&request, backend, room, advice, sizeof advice), large);
     assert_non_null(strstr(advice, "the largest batch_size that fits is "));
     request.batch_size = atoi(strrchr(advice, ' '));
-    assert_true(request.batch_size >= 8 && request.batch_size < 64);
-    assert_true(kind->memory(&request, "cpu", UINT64_MAX, NULL, 0) <= (small + large) / 2);
+    assert_true(request.batch_size >= 8 && request.batch_size < 512);
+    assert_true(kind->memory(&request, backend, UINT64_MAX, NULL, 0) <= room);
+    request.batch_size += request.batch_size / 8;
+    assert_true(kind->memory(&request, backend, UINT64_MAX, NULL, 0) > room);
 
     request.batch_size = 8;
-    kind->memory(&request, "cpu", 1 << 20, advice, sizeof advice);
+    kind->memory(&request, backend, 1 << 20, advice, sizeof advice);
     assert_non_null(strstr(advice, "not even"));
+}
+
+static void memory_of_a_training(void **state)
+{
+    (void)state;
+    text_set_language("en");
+    memory_of_a_training_on("cpu");
+    memory_of_a_training_on("cuda");
 }
 
 static void memory_of_an_inference(void **state)

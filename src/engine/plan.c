@@ -221,10 +221,10 @@ static void copy_estimate(const struct graph *graph, const struct op *from, stru
     for (int k = 0; k < to->input_count; k++) {
         struct tensor *tensor = op_input(graph, to, k);
 
-        if (tensor && tensor->role == TENSOR_DERIVED)
+        /* a parameter may have a copy in another precision behind it */
+        if (tensor && (tensor->role == TENSOR_DERIVED ||
+                       (tensor->role == TENSOR_PARAM && tensor->bytes < op_input(graph, from, k)->bytes)))
             tensor->bytes = op_input(graph, from, k)->bytes;
-        else if (tensor && tensor->role == TENSOR_PARAM && tensor->bytes < op_input(graph, from, k)->bytes)
-            tensor->bytes = op_input(graph, from, k)->bytes; /* with a copy in another precision behind */
     }
 }
 

@@ -9,7 +9,7 @@
 namespace
 {
 
-enum { SIDE = 16, THREADS = SIDE * SIDE, EACH = 4, ROWS = SIDE * EACH, SCORES = ROWS + 1, MOST_DIM = 128 };
+enum { SIDE = 16, THREADS = SIDE * SIDE, EACH = 4, ROWS = SIDE * EACH, SCORES = ROWS + 1 };
 
 /* Matrices in shared memory have rows of dim + 1 numbers, so that a column lies in different banks. */
 struct head {
@@ -375,7 +375,7 @@ cudaError_t attention(cudaStream_t stream, const struct attention_launch *a, con
 #define CALL(T, D) run_forward<T, D>(stream, a, qkv, y, stats)
     if (attention_mma_fits(a))
         return attention_mma(stream, a, qkv, y, stats);
-    return a->dim > MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);
+    return a->dim > ATTENTION_MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);
 #undef CALL
 }
 
@@ -385,6 +385,6 @@ cudaError_t attention_backward(cudaStream_t stream, const struct attention_launc
 #define CALL(T, D) run_backward<T, D>(stream, a, b)
     if (attention_mma_fits(a))
         return attention_mma_backward(stream, a, b);
-    return a->dim > MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);
+    return a->dim > ATTENTION_MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);
 #undef CALL
 }

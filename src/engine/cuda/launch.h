@@ -163,7 +163,10 @@ cudaError_t layer_norm_backward(cudaStream_t stream, enum number number, int64_t
 /* --- attention (attention.cu, attention_mma.cu) ----------------------------------------------------------------------
  */
 
-/* heads of dim channels, at most 128; scale as in op.h. stats: a float for each row of each head. */
+enum { ATTENTION_MOST_DIM = 128 };
+
+/* heads of dim channels, at most ATTENTION_MOST_DIM; scale as in op.h, above 0. stats: a float for each row of each
+ * head. */
 struct attention_launch {
     enum number number;
     int n, tokens, heads, dim;

@@ -171,7 +171,7 @@ static bool time_runs(struct stream *stream, const struct matmul *matmul, const 
     return ok;
 }
 
-/* The number of the fastest; the first where nothing can be timed. */
+/* The number of the fastest; CACHE_NO_PLAN where nothing can be timed. */
 static int fastest_of(struct stream *stream, const struct matmul_problem *p, const struct matmul *matmul,
                       const struct candidates *c, const char *text)
 {
@@ -179,11 +179,11 @@ static int fastest_of(struct stream *stream, const struct matmul_problem *p, con
     struct matmul tried = *matmul;
     cudaEvent_t events[2] = {NULL, NULL};
     struct err err;
-    int choice = 0;
+    int choice = CACHE_NO_PLAN;
     float best = 0, us;
 
     if (!trial_operands(stream, p, &operands, &err) || cudaEventCreate(&events[0]) != cudaSuccess)
-        return 0;
+        return choice;
     if (cudaEventCreate(&events[1]) == cudaSuccess)
         for (int i = 0; i < c->count; i++) {
             take(c, i, &tried);
@@ -239,9 +239,10 @@ bool matmul_find(struct stream *stream, const struct matmul_problem *problem, st
     if (!stream->deterministic && candidates.count > 1 &&
         (!cudnn_cache_find(stream->cache, text, &choice) || choice < 0 || choice >= candidates.count)) {
         choice = fastest_of(stream, problem, &made, &candidates, text);
-        cudnn_cache_add(stream->cache, text, choice);
+        if (choice != CACHE_NO_PLAN)
+            cudnn_cache_add(stream->cache, text, choice);
     }
-    take(&candidates, choice, &made);
+    take(&candidates, choice == CACHE_NO_PLAN ? 0 : choice, &made);
     *ret = made;
     return true;
 }

@@ -65,7 +65,9 @@ bool cuda_attention_prepare(struct stream *stream, struct graph *graph, struct o
     const struct attention_launch launch = attention_of(op, op_input(graph, op, ATTENTION_QKV));
     struct tensor *stats = op_output(graph, op, ATTENTION_STATS);
 
-    (void)stream, (void)err;
+    (void)stream;
+    if (launch.dim > ATTENTION_MOST_DIM)
+        return err_set(err, ERR_INVALID, "heads of %d channels; possible are up to %d", launch.dim, ATTENTION_MOST_DIM);
     if (stats)
         stats->bytes = attention_scratch_bytes(&launch); /* a float for each row, too */
     return true;

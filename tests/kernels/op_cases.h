@@ -542,6 +542,7 @@ static const struct op_case op_cases[] = {
     ATTENTION(1, 1, 1, 16, 0),
     ATTENTION(2, 50, 2, 64, 0),
     ATTENTION(1, 197, 1, 64, 0),
+    ATTENTION(1, 300, 2, 16, 0), /* two blocks of scores on the CPU */
     ATTENTION(1, 65, 2, 32, CASE_INFER),
     ATTENTION(3, 197, 2, 64, CASE_INFER),
     PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, 0),

@@ -13,8 +13,8 @@ struct jpeg_decoder;
 /* Pictures that it decodes at a time, so that twice as many threads keep it busy; and what it takes on the device. */
 enum { JPEG_BATCH = 21, JPEG_DEVICE_BYTES = 192 << 20 };
 
-/* For results of (image_size, image_size, 3). Opens in the background, which takes most of a second. NULL: this device has
- * no such engines, the library nvJPEG is not there, or RFUAV_JPEG is "cpu". */
+/* For results of (image_size, image_size, 3). Opens in the background, which takes most of a second. NULL: this device
+ * has no such engines, the library nvJPEG is not there, or RFUAV_JPEG is "cpu". */
 struct jpeg_decoder *jpeg_decoder_open(const char *backend, const char *device, int image_size);
 struct jpeg_decoder *jpeg_decoder_free(struct jpeg_decoder *decoder); /* accepts and returns NULL */
 

@@ -138,7 +138,7 @@ static void deaths_are_told(void **state)
     (void)state;
     run("segv", NULL);
     assert_int_equal(seen.signal, SIGSEGV);
-    assert_non_null(strstr(seen.fault, "signal 11 (SIGSEGV)"));
+    assert_non_null(strstr(seen.fault, "signal SIGSEGV (11)"));
     run("kill", NULL);
     assert_non_null(strstr(seen.fault, "signal 9 (SIGKILL); out of memory? see dmesg"));
     assert_int_equal(seen.lines, 2);

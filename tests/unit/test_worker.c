@@ -140,7 +140,7 @@ static void deaths_are_told(void **state)
     assert_int_equal(seen.signal, SIGSEGV);
     assert_non_null(strstr(seen.fault, "signal SIGSEGV (11)"));
     run("kill", NULL);
-    assert_non_null(strstr(seen.fault, "signal 9 (SIGKILL); out of memory? see dmesg"));
+    assert_non_null(strstr(seen.fault, "signal SIGKILL (9); out of memory? see dmesg"));
     assert_int_equal(seen.lines, 2);
     assert_string_equal(seen.last_line, "and a half");
     run("exit", NULL);

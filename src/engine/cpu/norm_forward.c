@@ -121,8 +121,8 @@ static void apply_item(const struct forward *f, const struct norm_item *item, co
 static void train_item(const struct forward *f, const struct norm_item *item, const struct moments *parts)
 {
     int channels = f->stream->simd->block;
-    double invstd[SIMD_MAX_BLOCK];
-    float invstd_saved[SIMD_MAX_BLOCK];
+    double invstd[SIMD_MAX_BLOCK] = {0};
+    float invstd_saved[SIMD_MAX_BLOCK] = {0};
     struct moments m;
 
     block_moments(parts, f->state->parts, channels, &m);
@@ -138,7 +138,7 @@ static void train_item(const struct forward *f, const struct norm_item *item, co
 static void evaluate_item(const struct forward *f, const struct norm_item *item)
 {
     int channels = norm_channels(f->state, f->stream->simd->block, item->block);
-    double mean[SIMD_MAX_BLOCK], invstd[SIMD_MAX_BLOCK];
+    double mean[SIMD_MAX_BLOCK] = {0}, invstd[SIMD_MAX_BLOCK] = {0};
 
     for (int c = 0; c < channels; c++) {
         int64_t at = item->block * f->stream->simd->block + c;

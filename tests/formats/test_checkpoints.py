@@ -8,7 +8,7 @@ import unittest
 import torch
 import torchvision
 
-from support import CONVERT, FormatsTest
+from tests.formats.support import CONVERT, FormatsTest
 
 NET_FILE = os.path.join(os.path.dirname(CONVERT), "net_file")
 CLASSES, IMAGES = 5, 2

@@ -21,7 +21,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CASES = [("train", "resnet18", 8), ("train", "resnet18", 32), ("train", "resnet50", 8), ("train", "resnet50", 32),
          ("infer", "resnet18", 1), ("infer", "resnet18", 32), ("infer", "resnet50", 1), ("infer", "resnet50", 32),
-         ("train", "swin_v2_t", 8), ("infer", "swin_v2_t", 1),
+         ("train", "vit_b_16", 8), ("infer", "vit_b_16", 1), ("train", "swin_v2_t", 8), ("infer", "swin_v2_t", 1),
          ("train", "mobilenet_v3_large", 8), ("infer", "mobilenet_v3_large", 1)]
 MODES = {"train": ["default", "channels_last", "channels_last+foreach"],
          "infer": ["default", "channels_last", "jit", "jit+channels_last"]}

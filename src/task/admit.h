@@ -22,7 +22,8 @@ bool infer_check(void *request, struct arena *arena, struct err *err);
 uint64_t train_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size);
 uint64_t infer_memory(const void *request, const char *backend, uint64_t available, char *advice, size_t advice_size);
 
-/* Bytes that the service reserves for a task with this net, without a CPU's caches of pictures; 0: it cannot be built. */
+/* Bytes that the service reserves for a task with this net, without a CPU's caches of pictures; 0: it cannot be built.
+ */
 uint64_t net_reservation(const struct net_config *config);
 
 /* What a request's precision means on a backend; NULL is fp32. */

@@ -73,8 +73,8 @@ int main(int argc, char **argv)
         config.image_size = atoi(argv[3]);
         config.batch_size = atoi(argv[7]);
         config.torchvision_head = argc > 8;
-        images = read_images(argv[6], (size_t)config.batch_size * (size_t)config.image_size *
-                                          (size_t)config.image_size * 3);
+        images =
+            read_images(argv[6], (size_t)config.batch_size * (size_t)config.image_size * (size_t)config.image_size * 3);
         ok = images || err_set(&err, ERR_IO, "%s: cannot be read", argv[6]);
     }
     ok = ok && net_open(&config, &net, &err) && load(net, argv[4], &err) &&

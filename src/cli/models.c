@@ -89,19 +89,18 @@ int command_models(int argc, char **argv)
     struct arena *arena = arena_new(0);
     json_t *models = json_array();
     struct catalog_query query;
-    const char *backend;
+    int status = 0;
     struct err err;
 
     if (option_help(argc, argv)) {
         print_help();
     } else if (!read_query(&argc, argv, &query, arena, &err)) {
-        arena_free(arena);
-        json_decref(models);
         err.kind = ERR_REQUEST;
         service_fail("models", &err);
-        return 2;
+        status = 2;
     } else {
-        backend = query.device ? query.device : default_backend();
+        const char *backend = query.device ? query.device : default_backend();
+
         for (const char *const *name = net_models(); *name; name++)
             json_array_append_new(models, catalog_entry(*name, &query, backend));
         if (json)
@@ -111,5 +110,5 @@ int command_models(int argc, char **argv)
     }
     arena_free(arena);
     json_decref(models);
-    return 0;
+    return status;
 }

@@ -72,6 +72,9 @@ http_handler api_task_logs, api_training_logs;
 http_handler api_health, api_info, api_root;
 bool api_status_open(struct api *api); /* the constant answers */
 
+/* Appends the value as compact text; takes its reference, NULL is a failure. */
+bool api_append_json(struct buf *buf, json_t *value);
+
 /* ---- api_models.c ---- */
 
 http_handler api_models;

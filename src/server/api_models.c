@@ -19,18 +19,6 @@ struct listing {
     bool begun;
 };
 
-static void append(struct buf *out, json_t *value, size_t without)
-{
-    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
-
-    if (text)
-        buf_append(out, text, strlen(text) - without);
-    else
-        buf_puts(out, "null");
-    free(text);
-    json_decref(value);
-}
-
 static enum http_stream_state next_model(void *arg, struct buf *out)
 {
     struct listing *listing = arg;
@@ -38,17 +26,18 @@ static enum http_stream_state next_model(void *arg, struct buf *out)
 
     if (!listing->begun) {
         listing->begun = true;
-        append(out,
-               json_pack("{s:I, s:I, s:I, s:s, s:s, s:I}", "image_size", (json_int_t)query->image_size, "num_classes",
-                         (json_int_t)query->num_classes, "batch_size", (json_int_t)query->batch_size, "precision",
-                         listing->precision, "device", listing->backend, "total", (json_int_t)listing->names->count),
-               1); /* without its brace */
+        if (api_append_json(out, json_pack("{s:I, s:I, s:I, s:s, s:s, s:I}", "image_size",
+                                           (json_int_t)query->image_size, "num_classes", (json_int_t)query->num_classes,
+                                           "batch_size", (json_int_t)query->batch_size, "precision", listing->precision,
+                                           "device", listing->backend, "total", (json_int_t)listing->names->count)))
+            out->size--; /* without its brace */
         buf_puts(out, ",\"models\":[");
     } else if (listing->next < listing->names->count) {
         const char *name = listing->names->items[listing->next++];
 
         buf_puts(out, listing->next > 1 ? "," : "");
-        append(out, catalog_entry(name, query, listing->backend), 0);
+        if (!api_append_json(out, catalog_entry(name, query, listing->backend)))
+            buf_puts(out, "null");
     } else {
         buf_puts(out, "]}");
         return HTTP_STREAM_END;

@@ -13,7 +13,7 @@ static int append_chunk(const char *data, size_t size, void *buf)
     return 0;
 }
 
-static bool append_json(struct buf *buf, json_t *value)
+bool api_append_json(struct buf *buf, json_t *value)
 {
     bool ok = value && !json_dump_callback(value, append_chunk, buf, JSON_COMPACT | JSON_REAL_PRECISION(15));
 
@@ -34,7 +34,7 @@ static bool refresh_resource_status(struct api *api)
     status = json_pack("{s:o, s:o, s:o, s:b, s:I}", "device_usage", api_device_usage(api), "active_tasks",
                        api_active_tasks(api), "limits", dispatch_limits(api->options.dispatch), "gpu_available",
                        gpus > 0, "gpu_count", (json_int_t)gpus);
-    if (!append_json(&api->resource_status, status)) {
+    if (!api_append_json(&api->resource_status, status)) {
         buf_clear(&api->resource_status);
         return false;
     }
@@ -136,7 +136,7 @@ static struct http_page *json_page(json_t *value)
     struct buf buf;
 
     buf_init(&buf, API_ANSWER_MAX);
-    if (append_json(&buf, value))
+    if (api_append_json(&buf, value))
         page = http_page_new(type_json, buf.data, buf.size);
     buf_release(&buf);
     return page;

@@ -40,13 +40,14 @@ enum init_kind {
     INIT_XAVIER,  /* uniform, variance 2 / (fan in + fan out) */
     INIT_ZERO,
     INIT_ONE,
+    INIT_CONSTANT,
     INIT_NORMAL, /* torchvision's truncated normals too: they are cut off at 50 standard deviations */
     INIT_UNIFORM,
     INIT_VALUES, /* tensor->values */
 };
 struct init {
     enum init_kind kind;
-    double scale; /* NORMAL: standard deviation; UNIFORM: half width around 0 */
+    double scale; /* CONSTANT: the value; NORMAL: standard deviation; UNIFORM: half width around 0 */
 };
 
 struct tensor {

@@ -67,9 +67,9 @@ static void draw(const struct tensor *tensor, uint64_t seed, void *data)
         memcpy(data, tensor->values, tensor_plain_bytes(tensor));
     else if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32)
         memset(data, 0, tensor_plain_bytes(tensor));
-    else if (tensor->init.kind == INIT_ONE)
+    else if (tensor->init.kind == INIT_ONE || tensor->init.kind == INIT_CONSTANT)
         for (int64_t i = 0; i < count; i++)
-            values[i] = 1;
+            values[i] = tensor->init.kind == INIT_ONE ? 1 : (float)tensor->init.scale;
     else {
 #pragma omp parallel for schedule(dynamic)
         for (int64_t first = 0; first < count; first += DRAW_CHUNK)

@@ -46,6 +46,15 @@ static tensor_id buffer(struct graph *graph, const char *name, enum dtype dtype,
     return id;
 }
 
+tensor_id nn_buffer(struct graph *graph, const char *name, enum dtype dtype, int rank, const int64_t *shape,
+                    const void *values)
+{
+    tensor_id id = buffer(graph, name, dtype, rank, shape, INIT_VALUES);
+
+    graph->tensors[id].values = values;
+    return id;
+}
+
 /* An op with one output of x's shape. */
 static tensor_id elementwise(struct graph *graph, enum op_type type, const struct op_attrs *attrs, int input_count,
                              const tensor_id *inputs)
@@ -104,24 +113,31 @@ tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor
     return y;
 }
 
+struct layer nn_conv2d_params(struct graph *graph, const char *name, int64_t in, struct conv2d conv)
+{
+    int groups = conv.groups ? conv.groups : 1;
+    int64_t shape[] = {conv.channels, in / groups, conv.kernel, conv.kernel};
+    size_t scope = graph_push(graph, "%s", name);
+    struct layer layer = {param(graph, "weight", 4, shape, resolve(conv.weight, 4, shape)), NO_TENSOR};
+
+    if (in % groups || conv.channels % groups)
+        graph_fail(graph, ERR_BUG, "%schannels do not divide into %d groups", graph->scope, groups);
+    if (conv.bias)
+        layer.bias = param(graph, "bias", 1, shape, resolve(conv.bias_init, 4, shape));
+    graph_pop(graph, scope);
+    return layer;
+}
+
 tensor_id nn_conv2d(struct graph *graph, const char *name, tensor_id x, struct conv2d conv)
 {
-    int stride = conv.stride ? conv.stride : 1, groups = conv.groups ? conv.groups : 1;
+    int stride = conv.stride ? conv.stride : 1;
     struct op_attrs attrs = {.kernel = {conv.kernel, conv.kernel},
                              .stride = {stride, stride},
                              .padding = {conv.padding, conv.padding},
-                             .groups = groups};
-    int64_t shape[] = {conv.channels, tensor_channels(&graph->tensors[x]) / groups, conv.kernel, conv.kernel};
-    size_t scope = graph_push(graph, "%s", name);
-    tensor_id weight = param(graph, "weight", 4, shape, resolve(conv.weight, 4, shape)), bias = NO_TENSOR, y;
+                             .groups = conv.groups ? conv.groups : 1};
+    struct layer layer = nn_conv2d_params(graph, name, tensor_channels(&graph->tensors[x]), conv);
 
-    if (tensor_channels(&graph->tensors[x]) % groups || conv.channels % groups)
-        graph_fail(graph, ERR_BUG, "%schannels do not divide into %d groups", graph->scope, groups);
-    if (conv.bias)
-        bias = param(graph, "bias", 1, shape, resolve(conv.bias_init, 4, shape));
-    y = nn_conv2d_op(graph, &attrs, x, weight, bias, NO_TENSOR);
-    graph_pop(graph, scope);
-    return y;
+    return nn_conv2d_op(graph, &attrs, x, layer.weight, layer.bias, NO_TENSOR);
 }
 
 tensor_id nn_batch_norm(struct graph *graph, const char *name, tensor_id x)
@@ -173,15 +189,21 @@ tensor_id nn_layer_norm_op(struct graph *graph, tensor_id x, tensor_id weight, t
     return outputs[LN_Y];
 }
 
-tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps)
+struct layer nn_layer_norm_params(struct graph *graph, const char *name, int64_t channels)
 {
-    const int64_t shape[] = {tensor_channels(&graph->tensors[x])};
     size_t scope = graph_push(graph, "%s", name);
-    tensor_id weight = param(graph, "weight", 1, shape, (struct init){.kind = INIT_ONE});
-    tensor_id bias = param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO});
+    struct layer layer = {param(graph, "weight", 1, &channels, (struct init){.kind = INIT_ONE}),
+                          param(graph, "bias", 1, &channels, (struct init){.kind = INIT_ZERO})};
 
     graph_pop(graph, scope);
-    return nn_layer_norm_op(graph, x, weight, bias, eps);
+    return layer;
+}
+
+tensor_id nn_layer_norm(struct graph *graph, const char *name, tensor_id x, double eps)
+{
+    struct layer layer = nn_layer_norm_params(graph, name, tensor_channels(&graph->tensors[x]));
+
+    return nn_layer_norm_op(graph, x, layer.weight, layer.bias, eps);
 }
 
 tensor_id nn_activation(struct graph *graph, enum activation activation, tensor_id x)
@@ -283,18 +305,24 @@ tensor_id nn_linear_op(struct graph *graph, tensor_id x, tensor_id weight, tenso
     return y;
 }
 
-tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, struct linear linear)
+struct layer nn_linear_params(struct graph *graph, const char *name, int64_t in, struct linear linear)
 {
-    int64_t shape[] = {linear.features, tensor_channels(&graph->tensors[x]), 1, 1};
+    int64_t shape[] = {linear.features, in, 1, 1};
     size_t scope = graph_push(graph, "%s", name);
-    tensor_id weight = param(graph, "weight", linear.pixel ? 4 : 2, shape, resolve(linear.weight, 2, shape));
-    tensor_id bias = NO_TENSOR, y;
+    struct layer layer = {param(graph, "weight", linear.pixel ? 4 : 2, shape, resolve(linear.weight, 2, shape)),
+                          NO_TENSOR};
 
     if (!linear.no_bias)
-        bias = param(graph, "bias", 1, shape, resolve(linear.bias, 2, shape));
-    y = nn_linear_op(graph, x, weight, bias);
+        layer.bias = param(graph, "bias", 1, shape, resolve(linear.bias, 2, shape));
     graph_pop(graph, scope);
-    return y;
+    return layer;
+}
+
+tensor_id nn_linear(struct graph *graph, const char *name, tensor_id x, struct linear linear)
+{
+    struct layer layer = nn_linear_params(graph, name, tensor_channels(&graph->tensors[x]), linear);
+
+    return nn_linear_op(graph, x, layer.weight, layer.bias);
 }
 
 tensor_id nn_cross_entropy(struct graph *graph, tensor_id logits)

@@ -12,6 +12,11 @@ tensor_id nn_image(struct graph *graph, tensor_id x);
 /* A parameter alone; INIT_TORCH, KAIMING and XAVIER are for weights (O,I,…). */
 tensor_id nn_param(struct graph *graph, const char *name, int rank, const int64_t *shape, struct init init);
 
+/* A buffer with these values (plain, with the graph's life); NULL: without memory for them, and the graph has failed.
+ */
+tensor_id nn_buffer(struct graph *graph, const char *name, enum dtype dtype, int rank, const int64_t *shape,
+                    const void *values);
+
 /* A convolution with a square kernel. What is left 0: stride 1, one group, no bias. Weights begin with `weight`, which
  * is PyTorch's own INIT_TORCH when left 0; so is the bias's `bias_init`. */
 struct conv2d {
@@ -69,6 +74,16 @@ tensor_id nn_first_token(struct graph *graph, tensor_id x); /* (N,L,C) -> (N,C) 
  * in_proj_weight (xavier) and in_proj_bias (zeros). */
 tensor_id nn_self_attention(struct graph *graph, tensor_id x, int heads);
 
+/* The parameters of a layer alone, `in` channels going in; bias: NO_TENSOR where there is none. For checkpoints whose
+ * order is not that of the ops, and for weights that another op than the layer's own takes. */
+struct layer {
+    tensor_id weight, bias;
+};
+
+struct layer nn_conv2d_params(struct graph *graph, const char *name, int64_t in, struct conv2d conv);
+struct layer nn_linear_params(struct graph *graph, const char *name, int64_t in, struct linear linear);
+struct layer nn_layer_norm_params(struct graph *graph, const char *name, int64_t channels);
+
 /* The ops alone, over tensors that exist, with any attributes. */
 tensor_id nn_conv2d_op(struct graph *graph, const struct op_attrs *attrs, tensor_id x, tensor_id weight, tensor_id bias,
                        tensor_id residual);
@@ -79,6 +94,10 @@ tensor_id nn_attention_op(struct graph *graph, tensor_id qkv, int heads);
 
 /* --- Swin v2 (nn_window.c), see op.h --------------------------------------------------------------------------------
  */
+
+/* torchvision's ShiftedWindowAttentionV2 in windows of 8×8 pixels, with its output projection and initial values. x
+ * (N,H,W,C) -> (N,H,W,C). */
+tensor_id nn_window_attention(struct graph *graph, const char *name, tensor_id x, int heads, bool shifted);
 
 /* The table of position biases; DERIVED outside training, since it depends on parameters alone. */
 tensor_id nn_position_bias_op(struct graph *graph, tensor_id coords, tensor_id weight1, tensor_id bias1,

@@ -1,7 +1,11 @@
 /* nn_window.c - what Swin v2 has of its own. See nn.h */
 #include "engine/nn.h"
 
+#include <math.h>
+
 #include "engine/window.h"
+
+enum { WINDOW = 8, PLACES = 2 * WINDOW - 1, TOKENS = WINDOW * WINDOW, MIDDLE = 512 };
 
 tensor_id nn_position_bias_op(struct graph *graph, tensor_id coords, tensor_id weight1, tensor_id bias1,
                               tensor_id weight2)
@@ -39,6 +43,59 @@ tensor_id nn_window_attention_op(struct graph *graph, const struct op_attrs *att
     y = graph_tensor(graph, TENSOR_ACTIVATION, in.dtype, 4, in.shape, NULL);
     graph_op(graph, OP_WINDOW_ATTENTION, &a, 4, inputs, 1, &y);
     return y;
+}
+
+/* For every distance of two places in a window, in (-8, 8), its logarithm: sign(d) log2(|d| + 1) / 3. */
+static tensor_id coords_table(struct graph *graph)
+{
+    const int64_t shape[] = {1, PLACES, PLACES, 2};
+    float *values = graph_alloc(graph, PLACES * PLACES * 2 * sizeof *values);
+
+    for (int i = 0; values && i < PLACES * PLACES * 2; i++) {
+        float d = (float)((i % 2 ? i / 2 % PLACES : i / 2 / PLACES) - (WINDOW - 1)) / (WINDOW - 1) * 8;
+
+        values[i] = copysignf(log2f(fabsf(d) + 1) / 3, d);
+    }
+    return nn_buffer(graph, "relative_coords_table", DTYPE_F32, 4, shape, values);
+}
+
+/* Which distance each pair of places has. A part of checkpoints; WINDOW_ATTENTION computes it. */
+static void position_index(struct graph *graph)
+{
+    const struct window_grid window = {.size = {WINDOW, WINDOW}};
+    int64_t *values = graph_alloc(graph, TOKENS * TOKENS * sizeof *values);
+
+    for (int i = 0; values && i < TOKENS * TOKENS; i++)
+        values[i] = window_distance(&window, i / TOKENS, i % TOKENS);
+    nn_buffer(graph, "relative_position_index", DTYPE_I64, 1, (int64_t[]){TOKENS * TOKENS}, values);
+}
+
+/* The order is that of a checkpoint. */
+tensor_id nn_window_attention(struct graph *graph, const char *name, tensor_id x, int heads, bool shifted)
+{
+    const struct init weights = {INIT_NORMAL, 0.02}, zeros = {INIT_ZERO, 0}, log_10 = {INIT_CONSTANT, log(10)};
+    int channels = (int)tensor_channels(&graph->tensors[x]), shift = shifted ? WINDOW / 2 : 0;
+    const struct op_attrs attrs = {.kernel = {WINDOW, WINDOW}, .shift = {shift, shift}, .heads = heads};
+    struct linear linear = {.features = 3 * channels, .weight = weights, .bias = zeros};
+    size_t scope = graph_push(graph, "%s", name);
+    struct layer qkv, proj, hidden, out;
+    tensor_id logit_scale, coords, table;
+
+    logit_scale = nn_param(graph, "logit_scale", 3, (int64_t[]){heads, 1, 1}, log_10);
+    coords = coords_table(graph);
+    position_index(graph);
+    qkv = nn_linear_params(graph, "qkv", channels, linear);
+    linear.features = channels;
+    proj = nn_linear_params(graph, "proj", channels, linear);
+    linear.features = MIDDLE;
+    hidden = nn_linear_params(graph, "cpb_mlp.0", 2, linear);
+    out = nn_linear_params(graph, "cpb_mlp.2", MIDDLE,
+                           (struct linear){.features = heads, .no_bias = true, .weight = weights});
+    graph_pop(graph, scope);
+    table = nn_position_bias_op(graph, coords, hidden.weight, hidden.bias, out.weight);
+    x = nn_linear_op(graph, x, qkv.weight, NO_TENSOR); /* the bias is the attention's, see op.h */
+    x = nn_window_attention_op(graph, &attrs, x, qkv.bias, logit_scale, table);
+    return nn_linear_op(graph, x, proj.weight, proj.bias);
 }
 
 tensor_id nn_patch_merge(struct graph *graph, tensor_id x)

@@ -51,13 +51,14 @@ static tensor_id encoder_layer(struct graph *graph, const struct vit *vit, tenso
 /* The first convolution as a linear layer over patches; its initial normal is cut off at 2, dozens of deviations. */
 static tensor_id conv_proj(struct graph *graph, const struct vit *vit, tensor_id x)
 {
-    const int64_t fan_in = 3 * vit->patch * vit->patch, shape[] = {vit->channels, 3, vit->patch, vit->patch};
-    size_t scope = graph_push(graph, "conv_proj");
-    tensor_id weight = nn_param(graph, "weight", 4, shape, (struct init){INIT_NORMAL, sqrt(1 / (double)fan_in)});
-    tensor_id bias = nn_param(graph, "bias", 1, shape, (struct init){.kind = INIT_ZERO});
+    const struct conv2d conv = {.channels = vit->channels,
+                                .kernel = vit->patch,
+                                .bias = true,
+                                .weight = {INIT_NORMAL, sqrt(1.0 / (3 * vit->patch * vit->patch))},
+                                .bias_init = {.kind = INIT_ZERO}};
+    struct layer layer = nn_conv2d_params(graph, "conv_proj", 3, conv);
 
-    graph_pop(graph, scope);
-    return nn_linear_op(graph, nn_patches(graph, x, vit->patch), weight, bias);
+    return nn_linear_op(graph, nn_patches(graph, x, vit->patch), layer.weight, layer.bias);
 }
 
 tensor_id vit_build(struct graph *graph, const void *size, tensor_id x, int num_classes)

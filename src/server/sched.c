@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-enum { GPUS_MAX = 1000000 };
+enum { GPUS_TOLD = 4 /* in a reason */ };
 
 /* The number of "cuda:N", -1 when the text is of another form. */
 static int gpu_number(const char *text)
@@ -220,11 +220,57 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
         buf_printf(out, ", %s", verdict->holder);
 }
 
+static void limit_reason(const struct sched_task *task, const char *name, struct buf *out)
+{
+    buf_printf(out, tr("%s: %s 上限为 0", "%s: the limit for %s is 0"), name, slot_name(task->slot));
+}
+
+static void memory_reason(const struct sched_task *task, const struct sched_device *device, struct buf *out)
+{
+    const double gib = 1 << 30;
+
+    buf_printf(out,
+               tr("%s: 需要 %.1f GB, 空闲 %.1f GB, 其他进程占用 %.1f GB",
+                  "%s: %.1f GB needed, %.1f GB free, %.1f GB held by other processes"),
+               device->id, (double)task->memory / gib, (double)device->memory_free / gib,
+               (double)device->memory_other / gib);
+}
+
+/* What keeps a task from each of the GPUs that it may use, where on some it is memory: the best of them first. */
+static void memory_reasons(const struct sched_task *task, const struct sched_verdict *verdict,
+                           const struct sched_device *devices, size_t device_count, struct buf *out)
+{
+    size_t told = 1, more = 0;
+
+    memory_reason(task, &devices[verdict->device], out);
+    for (size_t d = 0; task->ask == ASK_ANY_GPU && d < device_count && devices[d].gpu; d++) {
+        const struct sched_device *device = &devices[d];
+        bool taken = task->slot != SLOT_NONE && device->used[task->slot] >= device->limit[task->slot];
+        struct sched_verdict of_this = {.device = (int)d, .holder = taken ? device->holder[task->slot] : NULL};
+
+        if ((int)d == verdict->device || (!taken && task->memory <= device->memory_free)) /* kept for another */
+            continue;
+        if (told == GPUS_TOLD) {
+            more++;
+            continue;
+        }
+        told++;
+        buf_puts(out, "; ");
+        if (taken && device->limit[task->slot] <= 0)
+            limit_reason(task, device->id, out);
+        else if (taken)
+            slot_reason(task, &of_this, devices, 0, out);
+        else
+            memory_reason(task, device, out);
+    }
+    if (more)
+        buf_printf(out, tr("; 另有 %zu 个 GPU", "; and %zu GPUs more"), more);
+}
+
 void sched_reason(const struct sched_task *task, const struct sched_verdict *verdict,
                   const struct sched_device *devices, size_t device_count, struct buf *out)
 {
-    const double gib = 1 << 30;
-    const struct sched_device *device;
+    const char *name;
 
     if (verdict->device < 0) { /* SCHED_WAIT_DEVICE */
         if (task->ask >= 0)
@@ -233,20 +279,15 @@ void sched_reason(const struct sched_task *task, const struct sched_verdict *ver
             buf_puts(out, tr("没有可用设备", "there is no such device"));
         return;
     }
-    device = &devices[verdict->device];
+    name = devices[verdict->device].id;
     if (verdict->outcome == SCHED_WAIT_SLOT)
         slot_reason(task, verdict, devices, device_count, out);
     else if (verdict->outcome == SCHED_WAIT_MEMORY)
-        buf_printf(out,
-                   tr("%s: 需要 %.1f GB, 空闲 %.1f GB, 其他进程占用 %.1f GB",
-                      "%s: %.1f GB needed, %.1f GB free, %.1f GB held by other processes"),
-                   device->id, (double)task->memory / gib, (double)device->memory_free / gib,
-                   (double)device->memory_other / gib);
+        memory_reasons(task, verdict, devices, device_count, out);
     else if (verdict->outcome == SCHED_WAIT_RESERVED)
-        buf_printf(out, tr("%s: 为 %s 保留", "%s: kept free for %s"), device->id, verdict->holder);
+        buf_printf(out, tr("%s: 为 %s 保留", "%s: kept free for %s"), name, verdict->holder);
     else if (verdict->outcome == SCHED_WAIT_LIMIT)
-        buf_printf(out, tr("%s: %s 上限为 0", "%s: the limit for %s is 0"),
-                   task->ask == ASK_ANY_GPU ? "cuda" : device->id, slot_name(task->slot));
+        limit_reason(task, task->ask == ASK_ANY_GPU ? "cuda" : name, out);
 }
 
 /* ---- limits ---- */

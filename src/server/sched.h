@@ -61,8 +61,8 @@ struct sched_verdict {
 size_t sched_pick(const struct sched_task *tasks, size_t n, struct sched_device *devices, size_t device_count,
                   double now, double reserve_after, struct sched_verdict *verdicts);
 
-/* Appends the reason why a task waits, in the language in use: "cuda:0: 训练 1/1, {id}", "waiting for 5.2 GB on cuda:1
- * (3.1 GB free, 4.0 GB held by other processes)". Nothing for SCHED_START. */
+/* Appends the reason why a task waits, in the language in use: "cuda:0: 训练 1/1, {id}", "cuda:1: 5.2 GB needed, 3.1 GB
+ * free, 4.0 GB held by other processes", and for want of memory on any GPU that of each. Nothing for SCHED_START. */
 void sched_reason(const struct sched_task *task, const struct sched_verdict *verdict,
                   const struct sched_device *devices, size_t device_count, struct buf *out);
 

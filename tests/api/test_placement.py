@@ -179,6 +179,17 @@ class FullMemory(DaemonCase):
         self.daemon.cancel_all()
 
 
+class FullMemories(DaemonCase):
+    OPTIONS = {"devices": device_file(2, memory_mb=24576, used_mb=24500)}
+
+    def test_names_every_gpu_that_it_may_use(self):
+        message = self.daemon.wait(self.daemon.train(device="cuda", batch_size=16), "queued")["message"]
+        self.assertRegex(message, r"^等待资源... \(cuda:0: 需要 .* GB, 空闲 0\.1 GB, .*; cuda:1: 需要 .* GB, 空闲 0\.1 GB, .*\)$")
+        message = self.daemon.wait(self.daemon.train(device="cuda:1", batch_size=16), "queued")["message"]
+        self.assertNotIn("cuda:0", message)
+        self.daemon.cancel_all()
+
+
 class EightGpus(DaemonCase):
     OPTIONS = {"devices": device_file(8), "env": {"TASK_QUEUE_SIZE": "1000", "CPU_THREADS": "1"}}
 

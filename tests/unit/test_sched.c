@@ -157,7 +157,7 @@ static void the_cpu_takes_one_whatever_its_memory(void **state)
 static const char *reason(const struct sched_task *task, const struct sched_verdict *verdict,
                           const struct sched_device *devices, size_t n)
 {
-    static char text[200];
+    static char text[400];
     struct buf buf;
 
     buf_init(&buf, sizeof text);
@@ -186,6 +186,28 @@ static void reasons(void **state)
     task.ask = ASK_ANY_GPU;
     devices[1].used[TRAIN] = 1;
     assert_string_equal(reason(&task, &slot, devices, 3), "cuda: training 2/2, abc");
+}
+
+/* For want of memory on any GPU: what keeps the task from each. */
+static void reasons_of_every_gpu(void **state)
+{
+    struct sched_device devices[] = {gpu("cuda:0", 1, 3, 3.1), gpu("cuda:1", 1, 3, 1),     gpu("cuda:2", 1, 3, 6),
+                                     gpu("cuda:3", 1, 3, 6),   gpu("cuda:4", 0, 3, 6),     gpu("cuda:5", 1, 3, 2),
+                                     gpu("cuda:6", 1, 3, 3),   {.id = "cpu", .gpu = false}};
+    struct sched_task task = job("t", TRAIN, ASK_ANY_GPU, 5, 1, 5.2);
+    struct sched_verdict memory = {SCHED_WAIT_MEMORY, 0, NULL};
+
+    (void)state;
+    devices[2].used[TRAIN] = 1;
+    devices[2].holder[TRAIN] = "abc";
+    text_set_language("en");
+    assert_string_equal(reason(&task, &memory, devices, 8),
+                        "cuda:0: 5.2 GB needed, 3.1 GB free, 1.0 GB held by other processes; "
+                        "cuda:1: 5.2 GB needed, 1.0 GB free, 1.0 GB held by other processes; "
+                        "cuda:2: training 1/1, abc; cuda:4: the limit for training is 0; and 2 GPUs more");
+    task.ask = 0;
+    assert_string_equal(reason(&task, &memory, devices, 8),
+                        "cuda:0: 5.2 GB needed, 3.1 GB free, 1.0 GB held by other processes");
 }
 
 static void limits_of_cuda_hold_for_gpus_without_their_own(void **state)
@@ -404,6 +426,7 @@ int main(void)
         cmocka_unit_test(reservation_after_the_bound),
         cmocka_unit_test(the_cpu_takes_one_whatever_its_memory),
         cmocka_unit_test(reasons),
+        cmocka_unit_test(reasons_of_every_gpu),
         cmocka_unit_test(limits_of_cuda_hold_for_gpus_without_their_own),
         cmocka_unit_test(machine_rooms),
         cmocka_unit_test(small_tasks_do_not_starve_a_large_one),

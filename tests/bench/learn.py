@@ -1,5 +1,6 @@
 """Does it learn as PyTorch does? Makes simulated data (8 classes at 10 dB), trains a model at 64x64 with the service's
-worker and with the same program in PyTorch from the same kind of random weights, and prints both validation accuracies.
+worker and with the same program in PyTorch (learn_peer.py), both from random weights of their own, and prints both
+validation accuracies.
 
     RFUAV_BIN=build/rfuav /usr/bin/python3 tests/bench/learn.py [--model resnet18] [--epochs 15] [--train 100] [--val 25]
 """
@@ -11,10 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-
-import torch
-import torchvision
-from torchvision import datasets, transforms
 
 RFUAV = os.environ.get("RFUAV_BIN", "build/rfuav")
 
@@ -30,46 +27,13 @@ def ours(data, options, url):
     return [float(x) for x in re.findall(r"Validation Loss: \S+, Validation Accuracy: ([0-9.]+)%", text)]
 
 
-def build(options):
-    """The network as the service has it: its last layers, the image's size, PyTorch's defaults for what is replaced."""
-    nn, name = torch.nn, options.model
-    more = {"image_size": options.size} if name.startswith("vit") else {}
-    model = getattr(torchvision.models, name)(weights=None, num_classes=options.classes, **more)
-    if name.startswith("vit"):
-        model.heads.head = nn.Linear(model.heads.head.in_features, options.classes)
-    if name.startswith("mobilenet_v3"):
-        model.classifier = nn.Sequential(nn.Linear(model.classifier[0].in_features, 512), nn.ReLU(), nn.Dropout(0.2),
-                                         nn.Linear(512, options.classes))
-    return model
-
-
 def theirs(data, options):
-    """The reference's loop: Adam, cross-entropy, pixels / 255, no augmentation."""
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(os.cpu_count())
-    transform = transforms.Compose([transforms.Resize((options.size, options.size)), transforms.ToTensor()])
-
-    def load(folder):
-        pairs = list(datasets.ImageFolder(f"{data}/{folder}", transform))
-        return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
-
-    x, y = load("train")
-    vx, vy = load("valid")
-    model = build(options)
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-    accuracies = []
-    for _ in range(options.epochs):
-        model.train()
-        for batch in torch.randperm(len(x)).split(options.batch):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            right = sum((model(a).argmax(1) == b).sum().item() for a, b in zip(vx.split(64), vy.split(64)))
-        accuracies.append(100 * right / len(vx))
-    return accuracies
+    """The same of PyTorch."""
+    command = [sys.executable, os.path.join(os.path.dirname(__file__), "learn_peer.py"), data, options.model]
+    for name in ("size", "batch", "lr", "epochs", "seed"):
+        command += [f"--{name}", str(getattr(options, name))]
+    text = subprocess.run(command, stdout=subprocess.PIPE, check=True, encoding="utf-8").stdout
+    return [float(line) for line in text.split()]
 
 
 def main():

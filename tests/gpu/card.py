@@ -1,7 +1,8 @@
-"""The NVIDIA GPU as its driver sees it (NVML), and a process that takes its memory: for tests of the service on a real
-card. Needs nothing but Python's standard library and the driver."""
+"""NVIDIA GPUs as their driver sees them (NVML), and a process that takes the memory of one: for tests of the service on
+real cards. Needs nothing but Python's standard library and the driver."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -17,24 +18,47 @@ class _Process(ctypes.Structure):
                 ("compute_instance", ctypes.c_uint)]
 
 
+def _nvml():
+    """The library, ready for use. Raises OSError where there is no driver."""
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    nvml.nvmlErrorString.restype = ctypes.c_char_p
+    _check(nvml, nvml.nvmlInit_v2(), "nvmlInit")
+    return nvml
+
+
+def _check(nvml, status, what):
+    if status != 0:
+        raise OSError(f"{what}: {nvml.nvmlErrorString(status).decode()}")
+
+
+def count():
+    """GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says. Raises OSError as Card does."""
+    nvml, found = _nvml(), ctypes.c_uint()
+    _check(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(found)), "count")
+    return found.value
+
+
 class Card:
-    """GPU `index`. Raises OSError where there is no driver or no such GPU; str(error) says why."""
+    """GPU `index` in NVML's order. Raises OSError where there is no driver or no such GPU; str(error) says why."""
 
     def __init__(self, index=0):
-        self._nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        self._nvml = _nvml()
         self._device = ctypes.c_void_p()
-        self._check(self._nvml.nvmlInit_v2(), "nvmlInit")
         self._check(self._nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(self._device)), f"GPU {index}")
 
     def _check(self, status, what):
-        if status != 0:
-            self._nvml.nvmlErrorString.restype = ctypes.c_char_p
-            raise OSError(f"{what}: {self._nvml.nvmlErrorString(status).decode()}")
+        _check(self._nvml, status, what)
+
+    def _text(self, function, what):
+        text = ctypes.create_string_buffer(96)
+        self._check(function(self._device, text, 96), what)
+        return text.value.decode()
 
     def name(self):
-        text = ctypes.create_string_buffer(96)
-        self._check(self._nvml.nvmlDeviceGetName(self._device, text, 96), "name")
-        return text.value.decode()
+        return self._text(self._nvml.nvmlDeviceGetName, "name")
+
+    def uuid(self):
+        return self._text(self._nvml.nvmlDeviceGetUUID, "uuid")
 
     def memory(self):
         """(total, free) bytes."""
@@ -45,13 +69,17 @@ class Card:
     def free(self):
         return self.memory()[1]
 
+    def processes(self):
+        """{process id: bytes} of those that compute on this card."""
+        number = ctypes.c_uint(256)
+        found = (_Process * 256)()
+        self._check(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3(self._device, ctypes.byref(number), found),
+                    "processes")
+        return {entry.pid: entry.used for entry in found[:number.value]}
+
     def used_by(self, pid):
         """Bytes that a process holds; 0: none, or it is not on this card."""
-        count = ctypes.c_uint(64)
-        found = (_Process * 64)()
-        self._check(self._nvml.nvmlDeviceGetComputeRunningProcesses_v3(self._device, ctypes.byref(count), found),
-                    "processes")
-        return sum(entry.used for entry in found[:count.value] if entry.pid == pid)
+        return self.processes().get(pid, 0)
 
 
 _HOLDER = """
@@ -76,11 +104,13 @@ for line in sys.stdin:
 
 
 class Holder:
-    """Another program on the card: take(left) takes all of its memory but `left` bytes at once, end() gives it back."""
+    """Another program on a card (the first one without `uuid`): take(left) takes all of its memory but `left` bytes at
+    once, end() gives it back."""
 
-    def __init__(self):
+    def __init__(self, uuid=None):
+        env = dict(os.environ, **({"CUDA_VISIBLE_DEVICES": uuid} if uuid else {}))
         self._process = subprocess.Popen([sys.executable, "-c", _HOLDER], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, encoding="utf-8")
+                                         stdout=subprocess.PIPE, env=env, encoding="utf-8")
         self._answer("ready")
 
     def _answer(self, word):

@@ -1,133 +1,193 @@
 #!/usr/bin/env python3
-"""learn.py: does it learn on this GPU as PyTorch does, in fp32 and bf16, and as on the CPU? Makes simulated data (8
-classes at 10 dB), trains resnet18 at 64x64 from random weights through the service and with the same program in PyTorch
-on the same card, with several seeds, and prints the best validation accuracy of each as a table. All run at once: it is
-what they learn that counts here, not how fast.
+"""learn.py [CASE...]: does every family learn on this GPU as it does in PyTorch? Makes simulated data (8 classes at 10
+dB), trains each case from random weights through the service and with the same program in PyTorch
+(tests/bench/learn_peer.py) on the same card, each from random weights of its own, with several seeds, and prints the best
+validation accuracies as tables. All run at once: it is what they learn that counts here, not how fast.
 
-    make bundle && tests/gpu/learn.py [--epochs 12] [--seeds 3] [--seconds 300]
+    make bundle && tests/gpu/learn.py                      every case of the table below
+    tests/gpu/learn.py swin_v2_t vit_b_32:lr=3e-4,epochs=20  these, the second with settings of its own
+    tests/gpu/learn.py --seeds 2 --precision fp32,bf16 --seconds 300
 
-Ends with 1 when a mean of ours is more than `--apart` percentage points below PyTorch's in fp32."""
+What is not ready after SECONDS is ended; then the epochs that all have done count, and the table says how many. Ends
+with 1 when a mean of ours is more than `--apart` percentage points below PyTorch's."""
 
 import argparse
+import itertools
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 
 from card import Card
-from running import ENDED, Service, find_program
+from running import ENDED, ROOT, Service, find_program
 
-OURS = [("rfuav, GPU, fp32", "cuda", "fp32"), ("rfuav, GPU, bf16", "cuda", "bf16"), ("rfuav, CPU, fp32", "cpu", "fp32")]
-THEIRS = [("PyTorch, GPU, fp32", "fp32"), ("PyTorch, GPU, bf16 autocast", "bf16")]
-
-
-def peer(data, options):
-    """The reference's loop in PyTorch: Adam, cross-entropy, pixels / 255, no augmentation. Prints a number a seed."""
-    import torch
-    import torchvision
-    size, half = (options.size, options.size), options.peer == "bf16"
-    transform = torchvision.transforms.Compose([torchvision.transforms.Resize(size), torchvision.transforms.ToTensor()])
-
-    def load(folder):
-        pairs = list(torchvision.datasets.ImageFolder(folder, transform))
-        return torch.stack([x for x, _ in pairs]).cuda(), torch.tensor([y for _, y in pairs]).cuda()
-
-    def forward(model, x):
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
-            return model(x).float()
-
-    x, y = load(f"{data}/train")
-    vx, vy = load(f"{data}/valid")
-    for seed in range(1, options.seeds + 1):
-        torch.manual_seed(seed)
-        model = torchvision.models.resnet18(weights=None, num_classes=options.classes).cuda()
-        optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-        best = 0
-        for _ in range(options.epochs):
-            model.train()
-            for batch in torch.randperm(len(x), device="cuda").split(options.batch):
-                optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(forward(model, x[batch]), y[batch]).backward()
-                optimizer.step()
-            model.eval()
-            with torch.no_grad():
-                right = sum((forward(model, a).argmax(1) == b).sum().item() for a, b in zip(vx.split(256), vy.split(256)))
-            best = max(best, 100 * right / len(vx))
-        print(f"{best:.2f}", flush=True)
+PEER = os.path.join(ROOT, "tests", "bench", "learn_peer.py")
 
 
-def best_so_far(service, task, end):
-    """The best accuracy once the task is over; None when it is not over in time, or has failed."""
-    while (record := service.client.get_task(task))["status"] not in ENDED and time.monotonic() < end:
-        time.sleep(0.1)
-    return record["latest_metrics"]["best_acc"] if record["status"] == "completed" else None
+@dataclass(frozen=True)
+class Case:
+    """Settings under which a family learns from nothing within a minute."""
+    model: str
+    size: int
+    batch: int
+    lr: float
+    epochs: int
+
+    def title(self):
+        return f"{self.model}, {self.size}x{self.size}, batch {self.batch}, Adam {self.lr:g}, {self.epochs} epochs"
 
 
-def learn(service, data, options):
-    """{row: [accuracy or None for each seed]}"""
+CASES = [Case("resnet18", 64, 32, 1e-3, 8), Case("mobilenet_v3_small", 64, 32, 1e-3, 20),
+         Case("vit_b_32", 64, 64, 1e-4, 30), Case("swin_v2_t", 64, 64, 3e-4, 40)]
+
+
+def parse_case(text):
+    """MODEL or MODEL:NAME=VALUE,..."""
+    model, _, settings = text.partition(":")
+    case = next((case for case in CASES if case.model == model), replace(CASES[0], model=model))
+    for word in filter(None, settings.split(",")):
+        name, _, value = word.partition("=")
+        case = replace(case, **{name: type(getattr(case, name))(value)})
+    return case
+
+
+class Ours:
+    """A training through the service."""
+
+    def __init__(self, service, data, case, precision, seed, classes):
+        self._service = service
+        self._task = service.train(data, model=case.model, num_classes=classes, image_size=case.size,
+                                   batch_size=case.batch, num_epochs=case.epochs, learning_rate=case.lr, device="cuda",
+                                   precision=precision, seed=seed)
+
+    def ended(self):
+        return self._service.client.get_task(self._task)["status"] in ENDED
+
+    def end(self):
+        if not self.ended():
+            self._service.client.cancel_task(self._task)
+
+    def accuracies(self):
+        """[accuracy after each epoch]"""
+        found = (re.search(r"Validation Loss: \S+, Validation Accuracy: ([0-9.]+)%", line) for line in self._service.messages(self._task))
+        return [float(match.group(1)) for match in found if match]
+
+    def trouble(self):
+        record = self._service.client.get_task(self._task)
+        return record["message"] if record["status"] == "failed" else ""
+
+
+class Theirs:
+    """The same in PyTorch."""
+
+    def __init__(self, service, data, case, precision, seed, _classes):
+        self._output = service.new_folder("peer")
+        words = ["--size", case.size, "--batch", case.batch, "--lr", case.lr, "--epochs", case.epochs, "--seed", seed,
+                 "--device", "cuda", "--precision", precision, "--threads", 1]
+        with open(self._output, "wb") as out, open(f"{self._output}.errors", "wb") as errors:
+            self._process = subprocess.Popen([sys.executable, PEER, data, case.model, *map(str, words)], stdout=out,
+                                             stderr=errors)
+
+    def ended(self):
+        return self._process.poll() is not None
+
+    def end(self):
+        if not self.ended():
+            self._process.kill()
+            self._process.wait()
+            self._process.returncode = 0  # ended by us, not by a fault
+
+    def accuracies(self):
+        with open(self._output, encoding="utf-8") as file:
+            return [float(line) for line in file if line.endswith("\n")]
+
+    def trouble(self):
+        if not self._process.returncode:
+            return ""
+        with open(f"{self._output}.errors", encoding="utf-8", errors="replace") as file:
+            return (file.read().strip().splitlines() or ["ended without a word"])[-1]
+
+
+def train(service, data, options):
+    """{case: {(side, precision): [accuracies by epoch of each seed]}}; all at once."""
     end = time.monotonic() + options.seconds
-    peers = {name: subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--peer", mode, "--data", data],
-                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
-             for name, mode in THEIRS}
-    tasks = {name: [service.train(data, num_classes=options.classes, image_size=options.size, batch_size=options.batch,
-                                  num_epochs=options.epochs, learning_rate=options.lr, device=device,
-                                  precision=precision, seed=seed) for seed in range(1, options.seeds + 1)]
-             for name, device, precision in OURS}
-    rows = {name: [best_so_far(service, task, end) for task in tasks[name]] for name in tasks}
-    for name, process in peers.items():
-        try:
-            output = process.communicate(timeout=max(0.1, end - time.monotonic()))[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output = process.communicate()[0]
-        values = [float(word) for word in output.split()]
-        rows[name] = values + [None] * (options.seeds - len(values))
-    return rows
+    sides = (("PyTorch", Theirs), ("rfuav", Ours))[options.ours_alone:]
+    begun = {case: {(side, precision): [] for side, _ in sides for precision in options.precision} for case in options.cases}
+    everything = []
+    try:
+        for (side, kind), case in itertools.product(sides, options.cases):
+            for precision, seed in itertools.product(options.precision, range(1, options.seeds + 1)):
+                everything.append(kind(service, data, case, precision, seed, options.classes))
+                begun[case][side, precision].append(everything[-1])
+        while not all(one.ended() for one in everything) and time.monotonic() < end:
+            time.sleep(0.2)
+    finally:
+        for one in everything:
+            one.end()
+    found = {case: {key: [one.accuracies() for one in row] for key, row in rows.items()} for case, rows in begun.items()}
+    for words in sorted({one.trouble() for one in everything} - {""}):
+        print(f"FAILED  {words}")
+    return found
 
 
-def cell(value):
-    return "–" if value is None else f"{value:.2f}"
+def row_text(name, values, more):
+    cells = [*values, *more]
+    return f"| {name} | {' | '.join('–' if value is None else f'{value:.2f}' for value in cells)} |"
+
+
+def report(case, rows, options):
+    """Prints the case's table; returns what is wrong. Runs are compared over the epochs that all of a precision have."""
+    seeds = range(1, options.seeds + 1)
+    print(f"\n{case.title()}\n\n| | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | mean of the last 3 epochs |\n"
+          f"|---{'|---' * options.seeds}|---|---|")
+    means, bad = {}, []
+    for (side, precision), runs in rows.items():
+        epochs = min((len(run) for key, row in rows.items() for run in row if key[1] == precision and run), default=0)
+        known = [run[:epochs] for run in runs if run]
+        means[side, precision] = statistics.mean(map(max, known)) if known else None
+        last = statistics.mean(statistics.mean(run[-3:]) for run in known) if known else None
+        name = f"{side}, {precision}" + (f", the first {epochs} epochs" if epochs < case.epochs else "")
+        print(row_text(name, [max(run[:epochs]) if run else None for run in runs], (means[side, precision], last)))
+    for precision in options.precision:
+        mine, aim = means["rfuav", precision], means.get(("PyTorch", precision))
+        if mine is None or (aim is not None and mine < aim - options.apart):
+            bad.append(f"{case.model} in {precision}")
+    return bad
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    for name, value in (("epochs", 12), ("seeds", 3), ("train", 100), ("val", 100), ("classes", 8), ("size", 64),
-                        ("batch", 16), ("seconds", 300)):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", type=parse_case, default=CASES)
+    for name, value in (("seeds", 3), ("train", 256), ("val", 100), ("classes", 8), ("pixels", 64), ("seconds", 300)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--lr", type=float, default=0.001)
+    parser.add_argument("--precision", type=lambda text: text.split(","), default=["bf16"])
     parser.add_argument("--snr", type=float, default=10)
     parser.add_argument("--apart", type=float, default=3)
-    for name in ("peer", "data"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_argument("--ours-alone", action="store_true", help="without PyTorch")
+    parser.add_argument("--json", help="file for all accuracies by epoch")
     options = parser.parse_args()
-    if options.peer:
-        return peer(options.data, options)
     try:
         card = Card()
     except OSError as error:
         print(f"skipped: this machine has no usable NVIDIA GPU ({error})")
         return 0
-    with Service(find_program(), env={"CPU_THREADS": "4"}) as service:
-        service.client.update_resource_config({"cuda": {"training": 2 * options.seeds},
-                                               "cpu": {"training": options.seeds}})
-        data = service.synth(options.classes, options.train, options.val, 128, snr=options.snr)
-        rows = learn(service, data, options)
-    print(f"{card.name()}; resnet18, {options.classes} classes at {options.snr:g} dB, {options.size}x{options.size}, "
-          f"{options.classes * options.train} pictures, batch {options.batch}, learning rate {options.lr:g}, "
-          f"{options.epochs} epochs; best accuracy in % of {options.classes * options.val} pictures\n")
-    print(f"| | {' | '.join(f'seed {seed}' for seed in range(1, options.seeds + 1))} | mean |\n"
-          f"|---{'|---' * options.seeds}|---|")
-    means = {}
-    for name, values in rows.items():
-        known = [value for value in values if value is not None]
-        means[name] = statistics.mean(known) if known else None
-        print(f"| {name} | {' | '.join(map(cell, values))} | {cell(means[name])} |")
-    aim = means[THEIRS[0][0]]
-    bad = [name for name, _, _ in OURS if None not in (aim, means[name]) and means[name] < aim - options.apart]
-    missing = [name for name, values in rows.items() if None in values]
-    print(f"\nmore than {options.apart:g} points below PyTorch: {', '.join(bad) or 'none'}"
-          f"{'; not finished: ' + ', '.join(missing) if missing else ''}\n{json.dumps(rows)}")
+    with Service(find_program()) as service:
+        service.client.update_resource_config({"cuda": {"training": 100}})
+        data = service.synth(options.classes, options.train, options.val, options.pixels, snr=options.snr)
+        found = train(service, data, options)
+    print(f"{card.name()}; {options.classes} classes at {options.snr:g} dB, {options.classes * options.train} pictures; best "
+          f"accuracy over the epochs in % of {options.classes * options.val} other pictures")
+    bad = [words for case, rows in found.items() for words in report(case, rows, options)]
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            for case, rows in found.items():
+                for (side, precision), runs in rows.items():
+                    file.write(json.dumps({"case": case.title(), "side": side, "precision": precision, "runs": runs}) + "\n")
+    print(f"\nmore than {options.apart:g} points below PyTorch: {', '.join(bad) or 'none'}")
     return 1 if bad else 0
 
 

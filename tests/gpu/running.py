@@ -2,6 +2,7 @@
 data sets of its own. Needs nothing but Python's standard library."""
 
 import glob
+import itertools
 import os
 import re
 import shutil
@@ -55,7 +56,7 @@ class Service:
         self.wrap = list(wrap)  # a command that runs the service
         self.folder = tempfile.mkdtemp(prefix="rfuav-gpu-")
         self.env = dict(os.environ, RFUAV_LANG=lang, DATA_DIR=f"{self.folder}/state", **(env or {}))
-        self._count = 0
+        self._numbers = itertools.count(1)
         self.start()
 
     def start(self):
@@ -101,8 +102,7 @@ class Service:
         return done.stdout
 
     def new_folder(self, name):
-        self._count += 1
-        return f"{self.folder}/{name}-{self._count}"
+        return f"{self.folder}/{name}-{next(self._numbers)}"
 
     # ---- data ----
 
@@ -186,4 +186,4 @@ def seconds_between(first, second):
     return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
 
 
-__all__ = ["ENDED", "RFUAVError", "Service", "find_program", "seconds_between", "until", "without"]
+__all__ = ["ENDED", "ROOT", "RFUAVError", "Service", "find_program", "seconds_between", "until", "without"]

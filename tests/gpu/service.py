@@ -16,33 +16,12 @@ import subprocess
 import sys
 import time
 
-from card import MIB, Card, Holder
-from running import ENDED, RFUAVError, Service, find_program, seconds_between, until, without
+from card import MIB, Holder
+from parts import Parts, check, gib, tell
+from running import ENDED, RFUAVError, Service, seconds_between, until, without
 
-PARTS = {}
+part = Parts()
 SMALL = 16 * MIB  # what a driver keeps or gives back by itself
-failures = []
-
-
-def part(function):
-    PARTS[function.__name__] = function
-    return function
-
-
-def check(name, good, figure=""):
-    """One thing that must be so, and what was seen."""
-    print(f"{'ok    ' if good else 'FAILED'}  {name}{': ' if figure != '' else ''}{figure}", flush=True)
-    if not good:
-        failures.append(name)
-    return good
-
-
-def tell(name, figure):
-    print(f"        {name}: {figure}", flush=True)
-
-
-def gib(size):
-    return f"{size / (1 << 30):.2f} GiB"
 
 
 def memory_back(card, pids, free):
@@ -360,34 +339,5 @@ def tools(service, card):
           f"{fast['train', 'bf16', '32']:.0f} and {fast['train', 'fp32', '32']:.0f} images/s")
 
 
-def main():
-    program, words = find_program(), sys.argv[1:] or list(PARTS)
-    unknown = [word for word in words if word not in PARTS]
-    if unknown:
-        sys.exit(f"there is no part {unknown[0]}; there are {' '.join(PARTS)}")
-    try:
-        card = Card()
-    except OSError as error:
-        print(f"skipped: this machine has no usable NVIDIA GPU ({error})")
-        return 0
-    if not program:
-        sys.exit("nothing to test: make bundle, or name the program in RFUAV_BIN")
-    print(f"{card.name()}, {gib(card.memory()[0])}, {gib(card.free())} free; {program}", flush=True)
-    for word in words:
-        print(f"== {word}: {PARTS[word].__doc__}", flush=True)
-        begun = time.monotonic()
-        try:
-            with Service(program) as service:
-                try:
-                    PARTS[word](service, card)
-                except Exception as error:  # a part that breaks off must not take the others with it
-                    check(word, False, f"{type(error).__name__}: {error}\n{service.log()[-2000:]}")
-        except Exception as error:
-            check(word, False, f"{type(error).__name__}: {error}")
-        tell("took", f"{time.monotonic() - begun:.1f} s")
-    print(f"{len(failures)} failures" if failures else "all is as it should be")
-    return 1 if failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(part.main())

@@ -137,10 +137,11 @@ $B/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$Q$(NVCC) -std=c++17 -O3 -Isrc $(CUDA_GEN) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -MMD -MP -c -o $@ $<
 
-# without the CPU backend and the libraries of the service, so that they run on a bare GPU server
+# without the CPU backend and the libraries of the service, so that they run on a bare GPU server; -u: only the CUDA
+# object calls it
 $(GPU_BIN): $B/%: $B/%.o $B/librfuav.a
 	@echo "  LINK  $@"
-	$Q$(CC) $(LDFLAGS_ALL) -o $@ $^ $(GPU_LIBS) -lm -ldl -lpthread
+	$Q$(CC) $(LDFLAGS_ALL) -Wl,-u,cache_home -o $@ $^ $(GPU_LIBS) -lm -ldl -lpthread
 $B/tests/gpu/jpeg $B/tests/gpu/epochs: GPU_LIBS = -Wl,--as-needed $(LIBS)
 
 -include $(CUDA_OBJ:.o=.d) $(GPU_BIN:=.d)

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cache_home.h"
 #include "base/random.h"
 
 enum { NAMES_MOST = 64 << 20, LOCK_TRIES = 50, LOCK_PAUSE_US = 2000, DISK_SHARE = 4, DEFAULT_GB = 20 };
@@ -42,32 +43,6 @@ static double seconds_of(const struct timespec *time)
 }
 
 /* --- opening -------------------------------------------------------------------------------------------------------*/
-
-static bool make_folders(char *path)
-{
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(path, 0755);
-        *slash = '/';
-    }
-    return mkdir(path, 0755) == 0 || errno == EEXIST;
-}
-
-static bool find_path(struct cache_folder *folder)
-{
-    static const struct {
-        const char *variable, *below;
-    } places[] = {{"RFUAV_CACHE", "pictures"}, {"XDG_CACHE_HOME", "rfuav/pictures"}, {"HOME", ".cache/rfuav/pictures"}};
-
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const char *root = getenv(places[i].variable);
-
-        if (root && root[0])
-            return snprintf(folder->path, sizeof folder->path, "%s/%s", root, places[i].below) <
-                   (int)sizeof folder->path;
-    }
-    return false;
-}
 
 /* "pictures-224-0123456789abcdef.pictures" and nothing else; returns the image size, 0 for another file. */
 static int size_of_name(const char *name)
@@ -148,10 +123,8 @@ bool cache_folder_open(struct cache_folder *folder, struct err *err)
     err_set(err, ERR_IO, "%s", "");
     if (wanted_bytes() == 0)
         return false;
-    if (!find_path(folder))
-        return err_set(err, ERR_IO, "neither RFUAV_CACHE nor HOME names a folder for it");
-    if (!make_folders(folder->path))
-        return err_set(err, ERR_IO, "cannot make %s: %s", folder->path, strerror(errno));
+    if (!cache_home("pictures", folder->path, sizeof folder->path, err))
+        return false;
     clock_gettime(CLOCK_REALTIME, &now);
     folder->opened = seconds_of(&now) - 0.02; /* files have coarser clocks */
     folder->limit = limit_of(folder);

@@ -6,17 +6,64 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/cache_home.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/text.h"
 
 /* The published vectors are for the block function, which random.h does not show. */
 #include "base/random.c"
+
+/* --- cache_home ----------------------------------------------------------------------------------------------------*/
+
+/* The first variable that is set says where; the folder is made; a file in its place is said. */
+static void cache_home_is_found_and_made(void **state)
+{
+    static const struct {
+        const char *variable, *below, *expected;
+    } cases[] = {
+        {"HOME", NULL, "/.cache/rfuav"},
+        {"XDG_CACHE_HOME", "pictures", "/rfuav/pictures"},
+        {"RFUAV_CACHE", "pictures", "/pictures"},
+    };
+    char root[] = "/tmp/rfuav-base-XXXXXX", path[128], expected[128], tiny[8], command[64];
+    char *home = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
+    struct stat st;
+    struct err err;
+
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    for (size_t i = 0; i < 3; i++)
+        unsetenv(cases[i].variable);
+    assert_false(cache_home(NULL, path, sizeof path, &err));
+    assert_string_equal(err.message, "neither RFUAV_CACHE nor HOME names a folder for it");
+    for (size_t i = 0; i < 3; i++) {
+        setenv(cases[i].variable, root, 1);
+        assert_true(cache_home(cases[i].below, path, sizeof path, &err));
+        snprintf(expected, sizeof expected, "%s%s", root, cases[i].expected);
+        assert_string_equal(path, expected);
+        assert_true(stat(path, &st) == 0 && S_ISDIR(st.st_mode));
+    }
+    assert_false(cache_home("pictures", tiny, sizeof tiny, &err));
+    assert_non_null(strstr(err.message, "RFUAV_CACHE is too long"));
+    setenv("RFUAV_CACHE", "/dev/null", 1);
+    assert_false(cache_home("pictures", path, sizeof path, &err));
+    assert_string_equal(err.message, "cannot make /dev/null/pictures: Not a directory");
+    for (size_t i = 0; i < 3; i++)
+        unsetenv(cases[i].variable);
+    if (home)
+        setenv("HOME", home, 1);
+    free(home);
+    snprintf(command, sizeof command, "rm -rf '%s'", root);
+    assert_int_equal(system(command), 0);
+}
 
 /* --- err ---------------------------------------------------------------------------------------------------------- */
 
@@ -351,6 +398,7 @@ static void shuffle_is_fair(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cache_home_is_found_and_made),
         cmocka_unit_test(err_is_filled_and_prefixed),
         cmocka_unit_test(err_cuts_at_a_character),
         cmocka_unit_test(err_kinds_have_names_and_statuses),

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cache_home.h"
 #include "engine/cuda/stream.h"
 
 enum { PROBLEM_SIZE = 160, MOST_ENTRIES = 1 << 16 };
@@ -46,23 +46,11 @@ static void remember(struct cudnn_cache *cache, const char *problem, int choice)
 /* Sets the path; false when there is no place for one. */
 static bool find_path(struct cudnn_cache *cache, const struct stream *stream)
 {
-    const char *own = getenv("RFUAV_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[PATH_MAX - 512], name[sizeof stream->properties.name];
+    struct err err;
 
-    if (own && own[0])
-        snprintf(folder, sizeof folder, "%s", own);
-    else if (xdg && xdg[0])
-        snprintf(folder, sizeof folder, "%s/rfuav", xdg);
-    else if (home && home[0])
-        snprintf(folder, sizeof folder, "%s/.cache/rfuav", home);
-    else
+    if (!cache_home(NULL, folder, sizeof folder, &err))
         return false;
-    for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        mkdir(folder, 0755);
-        *slash = '/';
-    }
-    mkdir(folder, 0755);
     snprintf(name, sizeof name, "%s", stream->properties.name);
     for (char *c = name; *c; c++)
         if (*c == ' ' || *c == '/')

@@ -31,11 +31,15 @@ def _check(nvml, status, what):
         raise OSError(f"{what}: {nvml.nvmlErrorString(status).decode()}")
 
 
-def count():
-    """GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says. Raises OSError as Card does."""
-    nvml, found = _nvml(), ctypes.c_uint()
-    _check(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(found)), "count")
-    return found.value
+def visible():
+    """NVML's indices of the GPUs that CUDA_VISIBLE_DEVICES (numbers or UUIDs) leaves, in its order. Raises OSError as
+    Card does."""
+    nvml, number, words = _nvml(), ctypes.c_uint(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    _check(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(number)), "count")
+    uuids = {Card(i).uuid(): i for i in range(number.value)}
+    if words is None:
+        return list(uuids.values())
+    return [uuids[word] if word in uuids else int(word) for word in filter(None, words.split(","))]
 
 
 class Card:

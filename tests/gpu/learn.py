@@ -22,7 +22,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from card import Card
+from parts import cards_or_reason
 from running import ENDED, ROOT, Service, find_program
 
 PEER = os.path.join(ROOT, "tests", "bench", "learn_peer.py")
@@ -170,16 +170,15 @@ def main():
     parser.add_argument("--ours-alone", action="store_true", help="without PyTorch")
     parser.add_argument("--json", help="file for all accuracies by epoch")
     options = parser.parse_args()
-    try:
-        card = Card()
-    except OSError as error:
-        print(f"skipped: this machine has no usable NVIDIA GPU ({error})")
+    cards, lack = cards_or_reason(1)
+    if lack:
+        print(f"skipped: {lack}")
         return 0
     with Service(find_program()) as service:
         service.client.update_resource_config({"cuda": {"training": 100}})
         data = service.synth(options.classes, options.train, options.val, options.pixels, snr=options.snr)
         found = train(service, data, options)
-    print(f"{card.name()}; {options.classes} classes at {options.snr:g} dB, {options.classes * options.train} pictures; best "
+    print(f"{cards[0].name()}; {options.classes} classes at {options.snr:g} dB, {options.classes * options.train} pictures; best "
           f"accuracy over the epochs in % of {options.classes * options.val} other pictures")
     bad = [words for case, rows in found.items() for words in report(case, rows, options)]
     if options.json:

@@ -4,9 +4,10 @@
 import sys
 import time
 
-from card import Card, count
-from running import Service, find_program
+from card import MIB, Card, visible
+from running import Service, find_program, until
 
+SMALL = 16 * MIB  # what a driver keeps or gives back by itself
 failures = []
 
 
@@ -24,6 +25,24 @@ def tell(name, figure):
 
 def gib(size):
     return f"{size / (1 << 30):.2f} GiB"
+
+
+def memory_back(card, pids, free):
+    """Seconds until these processes hold nothing and as much is free as before they began; at most 10."""
+    begun = time.monotonic()
+    until(lambda: not any(card.used_by(pid) for pid in pids) and card.free() >= free - SMALL, 10, "free memory")
+    return time.monotonic() - begun
+
+
+def cards_or_reason(number):
+    """([Card] of cuda:0, cuda:1, …, None), or (None, why there are not so many)."""
+    try:
+        there = visible()
+        if len(there) >= number:
+            return [Card(i) for i in there[:number]], None
+        return None, f"this needs {number} NVIDIA GPUs, of this machine's it may use {len(there)}"
+    except OSError as error:
+        return None, f"this machine has no usable NVIDIA GPU ({error})"
 
 
 class Parts:
@@ -55,17 +74,12 @@ class Parts:
         unknown = [word for word in words if word not in self._functions]
         if unknown:
             sys.exit(f"there is no part {unknown[0]}; there are {' '.join(self._functions)}")
-        try:
-            there = count()
-        except OSError as error:
-            print(f"skipped: this machine has no usable NVIDIA GPU ({error})")
-            return 0
-        if there < self._cards:
-            print(f"skipped: this needs {self._cards} NVIDIA GPUs, this machine has {there}")
+        cards, lack = cards_or_reason(self._cards)
+        if lack:
+            print(f"skipped: {lack}")
             return 0
         if not program:
             sys.exit("nothing to test: make bundle, or name the program in RFUAV_BIN")
-        cards = [Card(i) for i in range(self._cards)]
         for card in cards:
             print(f"{card.name()}, {gib(card.memory()[0])}, {gib(card.free())} free; {program}", flush=True)
         for word in words:

@@ -151,8 +151,9 @@ def limits(service, cards):
     model = service.new_folder("model")
     service.wait(service.train(data, save_path=model), "completed")
     source = f"{data}/train/{sorted(os.listdir(f'{data}/train'))[0]}"
-    for wanted, kind, start in (((2, 2), "training", lambda _: service.train(data, num_epochs=3)),
-                                ((1, 3), "training", lambda _: service.train(data, num_epochs=3)),
+    few = {"num_epochs": 3, "image_size": 64}
+    for wanted, kind, start in (((2, 2), "training", lambda _: service.train(data, **few)),
+                                ((1, 3), "training", lambda _: service.train(data, **few)),
                                 ((3, 1), "inference", lambda _: service.infer(model, source))):
         service.client.update_resource_config({f"cuda:{i}": {kind: limit} for i, limit in enumerate(wanted)})
         with Watch(service, cards) as watch, ThreadPoolExecutor(16) as pool:
@@ -168,7 +169,7 @@ def limits(service, cards):
     pinned = [1] * 8 + [0] * 8
     service.client.update_resource_config({f"cuda:{i}": {"training": 2} for i in range(2)})
     with Watch(service, cards) as watch, ThreadPoolExecutor(16) as pool:
-        tasks = list(pool.map(lambda i: service.train(data, num_epochs=1, device=f"cuda:{i}"), pinned))
+        tasks = list(pool.map(lambda i: service.train(data, device=f"cuda:{i}", **few), pinned))
         took = devices_of(service, tasks)
     check("16 pinned ones, 8 to each card", took == [8, 8] and max(watch.most) <= 2, f"{watch.most}")
 
@@ -220,26 +221,35 @@ def restart(service, cards):
     stop(service, *tasks[2:])
 
 
+def where(program, cards, data, env, device):
+    """(cards that a task on this device is on, UUID that the API shows for it, what it says of cuda:1 if that is not
+    there) of a service with this environment."""
+    with Service(program, env=env) as service:
+        task = service.train(data, device=device, image_size=64, **LONG)
+        on, uuid = placed(service, cards, task)[1], service.client.get_gpu_info()["devices"][int(device[-1])]["uuid"]
+        try:
+            service.train(data, device="cuda:1")
+            return on, uuid, ""
+        except RFUAVError as error:
+            return on, uuid, str(error)
+
+
 @part
 def numbers(service, cards):
     """CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER: service, driver and the task's process mean the same card."""
     data, uuids = service.synth(train=8, val=2, size=64), [card.uuid() for card in cards]
-    for env, device, card in (({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:0", 1), ({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:1", 0),
-                              ({"CUDA_VISIBLE_DEVICES": "1"}, "cuda:0", 1),
-                              ({"CUDA_VISIBLE_DEVICES": f"{uuids[1]},{uuids[0]}"}, "cuda:1", 0),
-                              ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "cuda:1", 1),
-                              ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:1", 1)):
-        with Service(service.program, env=env) as other:
-            task = other.train(data, device=device, image_size=64, **LONG)
-            check(f"{' '.join(f'{name}={value}' for name, value in env.items())}: {device} is GPU {card}",
-                  placed(other, cards, task)[1] == [card] and
-                  other.client.get_gpu_info()["devices"][int(device[-1])]["uuid"] == uuids[card])
-            if env == {"CUDA_VISIBLE_DEVICES": "1"}:
-                try:
-                    other.train(data, device="cuda:1")
-                    check("  and there is no cuda:1", False)
-                except RFUAVError as error:
-                    check("  and there is no cuda:1", "cuda:0 and cpu" in str(error), str(error))
+    cases = [({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:0", 1), ({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:1", 0),
+             ({"CUDA_VISIBLE_DEVICES": "1"}, "cuda:0", 1),
+             ({"CUDA_VISIBLE_DEVICES": f"{uuids[1]},{uuids[0]}"}, "cuda:1", 0),
+             ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "cuda:1", 1),
+             ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:1", 1)]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        found = list(pool.map(lambda case: where(service.program, cards, data, case[0], case[1]), cases))
+    for (env, device, card), (on, uuid, refusal) in zip(cases, found):
+        text = " ".join(f"{name}={value}" for name, value in env.items())
+        check(f"{text}: {device} is GPU {card}", on == [card] and uuid == uuids[card], f"{on}, {uuid}")
+        if env == {"CUDA_VISIBLE_DEVICES": "1"}:
+            check("  and there is no cuda:1", "cuda:0 and cpu" in refusal, refusal)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,10 @@ import sys
 import time
 
 from card import MIB, Holder
-from parts import Parts, check, gib, tell
+from parts import Parts, check, gib, memory_back, tell
 from running import ENDED, RFUAVError, Service, seconds_between, until, without
 
 part = Parts()
-SMALL = 16 * MIB  # what a driver keeps or gives back by itself
-
-
-def memory_back(card, pids, free):
-    """Seconds until these processes hold nothing and as much is free as before they began; at most 10."""
-    begun = time.monotonic()
-    until(lambda: not any(card.used_by(pid) for pid in pids) and card.free() >= free - SMALL, 10, "free memory")
-    return time.monotonic() - begun
 
 
 def in_order(patterns, messages):

@@ -29,7 +29,9 @@ static void add_gpu(struct table *table, const json_t *resources, const json_t *
     table_cell(table, "%s", device);
     table_cell(table, "%.1f / %.1f GB", json_double(gpu, "allocated_memory_gb", 0),
                json_double(gpu, "total_memory_gb", 0));
-    if (json_is_number(load))
+    if (json_is_true(json_object_get(gpu, "lost")))
+        table_cell(table, "%s", tr("掉线", "lost"));
+    else if (json_is_number(load))
         table_cell(table, "%.0f%%", json_number_value(load));
     else
         table_cell(table, "%s", "-");

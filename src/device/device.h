@@ -29,6 +29,7 @@ struct device_info {
     unsigned utilization;                            /* percent of compute */
     unsigned temperature, power;                     /* °C, W */
     bool fake;                                       /* from a device file: runs on the CPU backend */
+    bool lost; /* the driver says that it does not answer any more: nothing can run there until it is reset */
 };
 
 /* The processor and memory of the machine. */

@@ -14,6 +14,7 @@ enum nvml_return {
     NVML_SUCCESS = 0,
     NVML_NO_PERMISSION = 4,
     NVML_DRIVER_NOT_LOADED = 9,
+    NVML_GPU_IS_LOST = 15,
     NVML_LIB_RM_VERSION_MISMATCH = 18
 };
 
@@ -205,12 +206,14 @@ void nvml_measure(struct nvml *nvml, size_t i, struct device_info *ret)
     struct nvml_utilization utilization;
     struct nvml_memory_v2 more = {.version = (unsigned)sizeof more | 2u << 24};
     struct nvml_memory memory;
+    int status = device ? nvml->device_memory(device, &memory) : NVML_GPU_IS_LOST;
     unsigned value;
 
     ret->has = 0;
-    if (!device)
+    ret->lost = status == NVML_GPU_IS_LOST;
+    if (ret->lost)
         return;
-    if (nvml->device_memory(device, &memory) == NVML_SUCCESS) {
+    if (status == NVML_SUCCESS) {
         ret->has |= DEVICE_HAS_MEMORY;
         ret->memory_total = memory.total;
         ret->memory_free = memory.free;

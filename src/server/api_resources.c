@@ -80,6 +80,7 @@ static json_t *gpu_json(const struct api *api, size_t i, const struct device_inf
                         gpu->has & DEVICE_HAS_TEMPERATURE ? json_integer(gpu->temperature) : json_null());
     json_object_set_new(json, "power_w", gpu->has & DEVICE_HAS_POWER ? json_integer(gpu->power) : json_null());
     json_object_set_new(json, "uuid", json_string(gpu->uuid));
+    json_object_set_new(json, "lost", json_boolean(gpu->lost));
     return json;
 }
 

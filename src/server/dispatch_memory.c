@@ -38,7 +38,7 @@ static void list_others(const struct dispatch *dispatch, const struct job *job, 
     for (size_t i = 0; i < device_count(devices); i++) {
         const struct device_info *gpu = device_get(devices, i);
 
-        if ((int)i != job->device && placement_usable(gpu) && gpu->memory_free >= job->memory)
+        if ((int)i != job->device && placement_usable(gpu) && !gpu->lost && gpu->memory_free >= job->memory)
             buf_printf(out, "%s, ", gpu->id);
     }
     buf_puts(out, "cpu");

@@ -54,8 +54,10 @@ static void describe_device(const struct dispatch *dispatch, size_t d, struct sc
     const struct host_info *host = device_host(monitor_devices(dispatch->options.monitor));
     uint64_t used = gpu ? gpu->memory_used : host->memory_total - host->memory_available;
 
-    *ret = (struct sched_device){
-        .id = gpu ? gpu->id : "cpu", .gpu = gpu, .memory_free = gpu ? gpu->memory_free : host->memory_available};
+    *ret = (struct sched_device){.id = gpu ? gpu->id : "cpu",
+                                 .gpu = gpu,
+                                 .lost = gpu && gpu->lost,
+                                 .memory_free = gpu ? gpu->memory_free : host->memory_available};
     if (gpu && !(gpu->has & DEVICE_HAS_MEMORY))
         ret->memory_free = UINT64_MAX / 2;
     for (int k = 0; k < SLOT_KINDS; k++)

@@ -100,6 +100,7 @@ static const struct property properties[] = {
     {"GpuDevice", "temperature_c", "integer?"},
     {"GpuDevice", "power_w", "integer?"},
     {"GpuDevice", "uuid", "string"},
+    {"GpuDevice", "lost", "boolean"},
 
     {"GpuInfo", "available", "boolean"},
     {"GpuInfo", "count", "integer"},

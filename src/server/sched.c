@@ -55,6 +55,8 @@ static enum sched_outcome obstacle(const struct pick *pick, const struct sched_t
 {
     const struct sched_device *device = &pick->devices[d];
 
+    if (device->lost)
+        return SCHED_WAIT_LOST;
     if (task->slot != SLOT_NONE && device->limit[task->slot] <= 0)
         return SCHED_WAIT_LIMIT;
     if (task->slot != SLOT_NONE && device->used[task->slot] >= device->limit[task->slot])
@@ -132,8 +134,8 @@ static void occupy(struct sched_device *device, const struct sched_task *task)
 static struct sched_verdict decide(struct pick *pick, const struct sched_task *task)
 {
     /* the obstacle that is reported when there are several: the one that will go first */
-    static const enum sched_outcome order[] = {SCHED_START, SCHED_WAIT_MEMORY, SCHED_WAIT_RESERVED, SCHED_WAIT_SLOT,
-                                               SCHED_WAIT_LIMIT};
+    static const enum sched_outcome order[] = {SCHED_START,     SCHED_WAIT_MEMORY, SCHED_WAIT_RESERVED,
+                                               SCHED_WAIT_SLOT, SCHED_WAIT_LIMIT,  SCHED_WAIT_LOST};
     size_t first, end, best[SCHED_WAIT_DEVICE];
     struct sched_verdict verdict = {.outcome = SCHED_WAIT_DEVICE, .device = -1};
 
@@ -211,8 +213,8 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
         used = limit = 0;
         name = "cuda";
         for (size_t d = 0; d < device_count && devices[d].gpu; d++) {
-            used += devices[d].used[task->slot];
-            limit += devices[d].limit[task->slot];
+            used += devices[d].lost ? 0 : devices[d].used[task->slot];
+            limit += devices[d].lost ? 0 : devices[d].limit[task->slot];
         }
     }
     buf_printf(out, "%s: %s %lld/%lld", name, slot_name(task->slot), (long long)used, (long long)limit);
@@ -223,6 +225,11 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
 static void limit_reason(const struct sched_task *task, const char *name, struct buf *out)
 {
     buf_printf(out, tr("%s: %s 上限为 0", "%s: the limit for %s is 0"), name, slot_name(task->slot));
+}
+
+static void lost_reason(const char *name, struct buf *out)
+{
+    buf_printf(out, tr("%s: 没有响应，可能已掉线", "%s: it does not answer, it may be lost"), name);
 }
 
 static void memory_reason(const struct sched_task *task, const struct sched_device *device, struct buf *out)
@@ -248,7 +255,8 @@ static void memory_reasons(const struct sched_task *task, const struct sched_ver
         bool taken = task->slot != SLOT_NONE && device->used[task->slot] >= device->limit[task->slot];
         struct sched_verdict of_this = {.device = (int)d, .holder = taken ? device->holder[task->slot] : NULL};
 
-        if ((int)d == verdict->device || (!taken && task->memory <= device->memory_free)) /* kept for another */
+        if ((int)d == verdict->device ||
+            (!device->lost && !taken && task->memory <= device->memory_free)) /* kept for another */
             continue;
         if (told == GPUS_TOLD) {
             more++;
@@ -256,7 +264,9 @@ static void memory_reasons(const struct sched_task *task, const struct sched_ver
         }
         told++;
         buf_puts(out, "; ");
-        if (taken && device->limit[task->slot] <= 0)
+        if (device->lost)
+            lost_reason(device->id, out);
+        else if (taken && device->limit[task->slot] <= 0)
             limit_reason(task, device->id, out);
         else if (taken)
             slot_reason(task, &of_this, devices, 0, out);
@@ -286,6 +296,8 @@ void sched_reason(const struct sched_task *task, const struct sched_verdict *ver
         memory_reasons(task, verdict, devices, device_count, out);
     else if (verdict->outcome == SCHED_WAIT_RESERVED)
         buf_printf(out, tr("%s: 为 %s 保留", "%s: kept free for %s"), name, verdict->holder);
+    else if (verdict->outcome == SCHED_WAIT_LOST)
+        lost_reason(name, out);
     else if (verdict->outcome == SCHED_WAIT_LIMIT)
         limit_reason(task, task->ask == ASK_ANY_GPU ? "cuda" : name, out);
 }

@@ -32,7 +32,7 @@ struct sched_task {
 
 struct sched_device {
     const char *id; /* "cuda:0", "cpu" */
-    bool gpu;
+    bool gpu, lost; /* lost: nothing starts there until it answers again */
     int64_t limit[SLOT_KINDS], used[SLOT_KINDS];
     const char *holder[SLOT_KINDS]; /* id of a task that holds a slot, or NULL */
     uint64_t memory_free;           /* bytes a new task may have: free, less what admitted tasks have yet to take */
@@ -46,6 +46,7 @@ enum sched_outcome {
     SCHED_WAIT_MEMORY,   /* a slot is there, the memory is not */
     SCHED_WAIT_RESERVED, /* it would fit, but the device is kept for `holder` */
     SCHED_WAIT_LIMIT,    /* the limit is 0 everywhere it may run */
+    SCHED_WAIT_LOST,     /* the device does not answer */
     SCHED_WAIT_DEVICE,   /* no such device on this machine now */
 };
 

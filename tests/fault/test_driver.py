@@ -4,9 +4,10 @@ compiler and a build with the CUDA object. tests/gpu/faults.py does the same ove
 
 import os
 import re
+import subprocess
 import unittest
 
-from tests.api.harness import Daemon, scratch
+from tests.api.harness import BINARY, Daemon, scratch
 from tests.fault.test_cuda import HERE, OBJECT, library
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -89,6 +90,68 @@ class Driver(unittest.TestCase):
         ends = [daemon.wait(task, ("failed", "completed"), 30) for task in tasks]
         self.assertEqual([end["status"] for end in ends], ["failed", "failed", "failed", "completed"])
         self.assertTrue(all("different versions" in end["message"] for end in ends[:3]))
+
+
+class Lost(unittest.TestCase):
+    """A GPU of two that falls off the bus while the service runs, as NVML tells it, and comes back. What is placed on the
+    pretended cards is computed on the CPU: there is no CUDA object."""
+
+    def setUp(self):
+        self.folder = scratch("lost")
+        library(self.folder, "libnvidia-ml.so.1", f"{HERE}/fake_nvml.c")
+        self.env = {"LD_LIBRARY_PATH": self.folder, "CUDA_VISIBLE_DEVICES": "0,1", "RFUAV_FAKE_GPUS": "2",
+                    "RFUAV_FAKE_LOST": f"{self.folder}/lost", "RFUAV_CUDA_OBJECT": "/nowhere/librfuav_cuda.so"}
+        self.daemon = Daemon(lang="en", env=self.env)
+        self.addCleanup(self.daemon.kill)
+
+    def lose(self, index):
+        with open(f"{self.folder}/lost", "w", encoding="utf-8") as file:
+            file.write(f"{index}\n")
+        self.seen(index, True)
+
+    def bring_back(self, index):
+        os.unlink(f"{self.folder}/lost")
+        self.seen(index, False)
+
+    def seen(self, index, lost):
+        self.daemon.until(lambda: self.daemon.json("/api/v2/resources/gpu")["devices"][index]["lost"] == lost, 10)
+
+    def device(self, task):
+        return self.daemon.wait(task, "running")["device"]
+
+    def test_nothing_is_placed_on_it(self):
+        beside = self.daemon.train_long(device="cuda:1")
+        self.assertEqual(self.device(beside), "cuda:1")
+        self.daemon.post("/api/v2/resources/config", {"max_concurrent": {"cuda": {"training": 2}}})
+        self.lose(0)
+        self.assertEqual(self.device(self.daemon.train_long(device="cuda")), "cuda:1")  # though GPU 0 has fewer tasks
+        pinned, free = self.daemon.train_long(device="cuda:0"), self.daemon.train_long(device="cuda")
+        reason = "waiting for resources... (cuda:0: it does not answer, it may be lost)"
+        self.daemon.until(lambda: self.daemon.task(pinned)["message"] == reason, 10)
+        self.assertIn("(cuda: training 2/2, ", self.daemon.wait(free, "queued")["message"])
+        self.assertEqual(self.daemon.task(beside)["status"], "running")
+        self.bring_back(0)
+        self.assertEqual([self.device(pinned), self.device(free)], ["cuda:0", "cuda:0"])
+        self.daemon.cancel_all()
+
+    def test_it_is_shown(self):
+        self.lose(1)
+        done = subprocess.run([BINARY, "devices", "--url", self.daemon.url], capture_output=True, encoding="utf-8",
+                              env=dict(os.environ, RFUAV_LANG="en"), check=True)
+        self.assertRegex(done.stdout, r"(?m)^cuda:1 .* lost +0/1 +0/3 +Pretended GPU$")
+        self.assertNotRegex(done.stdout, r"(?m)^cuda:0 .*lost")
+
+    def test_lost_from_the_start(self):
+        """The driver gives no handle for it."""
+        self.daemon.kill()
+        with open(f"{self.folder}/lost", "w", encoding="utf-8") as file:
+            file.write("0\n")
+        daemon = Daemon(lang="en", env=dict(self.env, RFUAV_FAKE_NO_HANDLE="1"))
+        self.addCleanup(daemon.kill)
+        self.assertEqual(daemon.wait(daemon.train(device="cuda"), "completed")["device"], "cuda:1")
+        task = daemon.train(device="cuda:0")
+        self.assertIn("(cuda:0: it does not answer, it may be lost)", daemon.wait(task, "queued")["message"])
+        daemon.cancel(task)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,9 @@ static const char fake_driver[] =
     "int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return i == 2 ? 15 : 0; }\n"
     "int nvmlDeviceGetName(void *d, char *s, unsigned n) { strncpy(s, \"Fake\", n); return 0; }\n"
     "int nvmlDeviceGetUUID(void *d, char *s, unsigned n) { strncpy(s, \"GPU-0\", n); s[4] += (long)d - 1; return 0; }\n"
-    "int nvmlDeviceGetMemoryInfo(void *d, unsigned long long *m) { m[0] = 100; m[1] = 60; m[2] = 30; return 0; }\n";
+    "int nvmlDeviceGetMemoryInfo(void *d, unsigned long long *m) { m[0] = 100; m[1] = 60; m[2] = 30; return (long)d == "
+    "4 ? "
+    "15 : 0; }\n";
 
 static int print_devices(void)
 {
@@ -222,8 +224,8 @@ static int print_devices(void)
         return 1;
     printf("note=%s", device_set_note(set) ? device_set_note(set) : "");
     for (size_t i = 0; i < device_count(set); i++)
-        printf(" %s=%s/%s/%u/%d", device_get(set, i)->id, device_get(set, i)->name, device_get(set, i)->uuid,
-               device_get(set, i)->has, (int)device_get(set, i)->memory_used);
+        printf(" %s=%s/%s/%u/%d%s", device_get(set, i)->id, device_get(set, i)->name, device_get(set, i)->uuid,
+               device_get(set, i)->has, (int)device_get(set, i)->memory_used, device_get(set, i)->lost ? "/lost" : "");
     device_set_free(set);
     return 0;
 }
@@ -238,7 +240,8 @@ static void drivers_of_all_sorts(void **state)
          "note= cuda:0=Fake/GPU-1/1/40 cuda:1=Fake/GPU-0/1/40"},
         {"FAKE_INIT=0 FAKE_COUNT=2 CUDA_VISIBLE_DEVICES=", "note=CUDA_VISIBLE_DEVICES=\"\" hides all 2 GPUs"},
         {"FAKE_INIT=0 FAKE_COUNT=3",
-         "note= cuda:0=Fake/GPU-0/1/40 cuda:1=Fake/GPU-1/1/40 cuda:2=GPU that does not answer//0/0"},
+         "note= cuda:0=Fake/GPU-0/1/40 cuda:1=Fake/GPU-1/1/40 cuda:2=GPU that does not answer//0/0/lost"},
+        {"FAKE_INIT=0 FAKE_COUNT=4 CUDA_VISIBLE_DEVICES=3", "note= cuda:0=Fake/GPU-3/0/0/lost"},
         {"FAKE_INIT=0 FAKE_COUNT=0", "note=the NVIDIA driver is there, but finds no GPU"},
         {"FAKE_INIT=9 FAKE_COUNT=0", "note=the NVIDIA driver is installed but not loaded (modprobe nvidia)"},
         {"FAKE_INIT=4 FAKE_COUNT=0", "note=no permission to use the NVIDIA driver (/dev/nvidia*)"},

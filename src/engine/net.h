@@ -65,8 +65,9 @@ bool net_describe(const struct net_config *config, struct net_info *ret, struct 
  * device, so that the daemon can call it for any backend. */
 bool net_plan(const struct net_config *config, struct net_memory *ret, struct err *err);
 
-/* The largest batch size whose plan fits in `bytes`; 0 when not even one image does. */
-int net_largest_batch(const struct net_config *config, uint64_t bytes);
+/* The largest batch size whose plan fits in `bytes`, with `each` bytes more for every image; 0 when not even one does.
+ */
+int net_largest_batch(const struct net_config *config, uint64_t bytes, uint64_t each);
 
 /* Builds, plans and allocates; weights are initialised as torchvision does, from config->seed. */
 bool net_open(const struct net_config *config, struct net **ret, struct err *err);

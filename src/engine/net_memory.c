@@ -91,26 +91,26 @@ bool net_plan(const struct net_config *config, struct net_memory *ret, struct er
 }
 
 /* The forecast of a batch of n; UINT64_MAX when there is none. */
-static uint64_t total_of(const struct net_config *config, int n)
+static uint64_t total_of(const struct net_config *config, int n, uint64_t each)
 {
     struct net_config with_n = *config;
     struct net_memory memory;
 
     with_n.batch_size = n;
-    return net_plan(&with_n, &memory, NULL) ? memory.total : UINT64_MAX;
+    return net_plan(&with_n, &memory, NULL) ? memory.total + (uint64_t)n * each : UINT64_MAX;
 }
 
 /* Memory grows almost in proportion to the batch, so that the line through two sizes leads to the answer in a few
  * forecasts; halving guards against the steps in it. */
-int net_largest_batch(const struct net_config *config, uint64_t bytes)
+int net_largest_batch(const struct net_config *config, uint64_t bytes, uint64_t each)
 {
     int low = 1, high = MAX_BATCH + 1, next = 2; /* low fits, high does not */
-    uint64_t low_total = total_of(config, low), first = low_total;
+    uint64_t low_total = total_of(config, low, each), first = low_total;
 
     if (low_total > bytes)
         return 0;
     for (int round = 0; high - low > 1; round++) {
-        uint64_t total = total_of(config, next);
+        uint64_t total = total_of(config, next, each);
 
         if (total <= bytes) {
             low = next;
@@ -121,8 +121,8 @@ int net_largest_batch(const struct net_config *config, uint64_t bytes)
         if (round % 4 == 3 || low == 1) {
             next = low + (high - low) / 2;
         } else {
-            double each = (double)(low_total - first) / (low - 1);
-            double more = each > 0 ? (double)(bytes - low_total) / each : high;
+            double slope = (double)(low_total - first) / (low - 1);
+            double more = slope > 0 ? (double)(bytes - low_total) / slope : high;
 
             next = more < high - low ? low + (int)more : high - 1;
         }

@@ -125,13 +125,18 @@ bool infer_check(void *request, struct arena *arena, struct err *err)
     return make_absolute(&infer->save_path, arena, err);
 }
 
+/* Of decode_memory(): what every image of a batch adds. */
+static uint64_t decode_memory_each(int64_t image_size)
+{
+    return (uint64_t)image_size * (uint64_t)image_size * 3 * BATCHES_AHEAD;
+}
+
 uint64_t decode_memory(int64_t batch_size, int64_t image_size)
 {
     /* one photograph under way per thread, as decoded: what a picture of this field has at most */
     enum { THREADS = 8, PICTURE = 1920 * 1440 * 3 };
-    uint64_t image = (uint64_t)image_size * (uint64_t)image_size * 3;
 
-    return (uint64_t)batch_size * image * BATCHES_AHEAD + (uint64_t)THREADS * PICTURE;
+    return (uint64_t)batch_size * decode_memory_each(image_size) + (uint64_t)THREADS * PICTURE;
 }
 
 /* net_plan(), remembered for the configurations that were asked for last: it takes milliseconds, and a client that
@@ -188,8 +193,8 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
                            size_t advice_size)
 {
     bool on_gpu = strcmp(config->backend, "cuda") == 0;
+    uint64_t each = on_gpu ? 0 : decode_memory_each(config->image_size), beside, total;
     struct net_memory memory;
-    uint64_t beside, total;
     struct err err;
     int largest;
 
@@ -199,10 +204,11 @@ static uint64_t run_memory(const struct net_config *config, uint64_t more, uint6
     total = memory.total + beside + (on_gpu ? memory.total / GPU_MARGIN : 0);
     if (total <= available || !advice || advice_size == 0)
         return total;
+    beside -= each * (uint64_t)config->batch_size; /* a smaller batch has less beside it */
     available = available > beside ? available - beside : 0;
     if (on_gpu)
         available -= available / (GPU_MARGIN + 1);
-    largest = net_largest_batch(config, available);
+    largest = net_largest_batch(config, available, each);
     if (largest > 0)
         snprintf(advice, advice_size, tr("可容纳的最大 batch_size 为 %d", "the largest batch_size that fits is %d"),
                  largest);

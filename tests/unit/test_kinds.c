@@ -180,7 +180,7 @@ static void memory_of_a_training_on(const char *backend)
 {
     const struct task_kind *kind = task_kind_find("training");
     struct train_request request = good_training();
-    char advice[256] = "";
+    char advice[256] = "", other[256] = "";
     uint64_t small, large, room;
 
     small = kind->memory(&request, backend, UINT64_MAX, advice, sizeof advice);
@@ -193,10 +193,13 @@ static void memory_of_a_training_on(const char *backend)
     room = (small + large) / 2;
     assert_int_equal(kind->memory(&request, backend, room, advice, sizeof advice), large);
     assert_non_null(strstr(advice, "the largest batch_size that fits is "));
+    request.batch_size = 65536; /* what is asked for does not change what fits */
+    kind->memory(&request, backend, room, other, sizeof other);
+    assert_string_equal(other, advice);
     request.batch_size = atoi(strrchr(advice, ' '));
     assert_true(request.batch_size >= 8 && request.batch_size < 512);
     assert_true(kind->memory(&request, backend, UINT64_MAX, NULL, 0) <= room);
-    request.batch_size += request.batch_size / 8;
+    request.batch_size += 1 + request.batch_size / 64; /* a GPU's margin is rounded */
     assert_true(kind->memory(&request, backend, UINT64_MAX, NULL, 0) > room);
 
     request.batch_size = 8;

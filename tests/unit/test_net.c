@@ -160,13 +160,18 @@ static void test_largest_batch(void **state)
 
     (void)state;
     config.image_size = 224;
-    n = net_largest_batch(&config, 8ull << 30);
+    n = net_largest_batch(&config, 8ull << 30, 0);
     assert_true(n > 8);
     config.batch_size = n;
     assert_true(net_plan(&config, &memory, NULL) && memory.total <= 8ull << 30);
     config.batch_size = n + 1;
     assert_true(net_plan(&config, &memory, NULL) && memory.total > 8ull << 30);
-    assert_int_equal(net_largest_batch(&config, 1000), 0);
+    n = net_largest_batch(&config, 8ull << 30, 10 << 20);
+    config.batch_size = n;
+    assert_true(net_plan(&config, &memory, NULL) && memory.total + n * (10ull << 20) <= 8ull << 30);
+    config.batch_size = n + 1;
+    assert_true(net_plan(&config, &memory, NULL) && memory.total + (n + 1) * (10ull << 20) > 8ull << 30);
+    assert_int_equal(net_largest_batch(&config, 1000, 0), 0);
 }
 
 static void test_same_seed_same_bits(void **state)

@@ -39,6 +39,7 @@ static int calls_left, status;          /* of it until then; what it returns */
 static bool trap;
 
 int cuGetProcAddress_v2(const char *name, void **ret, int version, unsigned long long flags, int *found);
+int cuGetProcAddress(const char *name, void **ret, int version, unsigned long long flags);
 int cuGetExportTable(const void **ret, const void *id);
 int cuDriverGetVersion(int *ret);
 int cuInit(unsigned flags);
@@ -164,7 +165,7 @@ int cuGetProcAddress_v2(const char *name, void **ret, int version, unsigned long
     if (result != SUCCESS || (flags & 2)) /* streams by thread: not what the service uses */
         return result;
     if (strcmp(name, "cuGetProcAddress") == 0)
-        *ret = (void *)cuGetProcAddress_v2;
+        *ret = version < 12000 ? (void *)cuGetProcAddress : (void *)cuGetProcAddress_v2;
     else if (!driver && strcmp(name, "cuDriverGetVersion") == 0)
         *ret = (void *)cuDriverGetVersion;
     else if (!driver && strcmp(name, "cuGetExportTable") == 0)
@@ -176,4 +177,9 @@ int cuGetProcAddress_v2(const char *name, void **ret, int version, unsigned long
             *ret = wrapped[i].wrapper;
         }
     return result;
+}
+
+int cuGetProcAddress(const char *name, void **ret, int version, unsigned long long flags) /* until CUDA 12 */
+{
+    return cuGetProcAddress_v2(name, ret, version, flags, NULL);
 }

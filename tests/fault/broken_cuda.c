@@ -28,7 +28,7 @@ enum { SUCCESS = 0, NOT_FOUND = 500, PRETENDED_VERSION = 13000 };
       (function, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra), stream)                                    \
     X(cuGraphLaunch, (void *graph, void *stream), (graph, stream), stream)                                             \
     X(cuStreamSynchronize, (void *stream), (stream), stream)                                                           \
-    X(cuEventSynchronize, (void *event), (event), NULL)
+    X(cuCtxSynchronize, (void *context), (context), NULL) /* without the argument before CUDA 13 */
 
 typedef int (*get_proc_address)(const char *, void **, int, unsigned long long, int *);
 
@@ -43,25 +43,6 @@ int cuGetProcAddress(const char *name, void **ret, int version, unsigned long lo
 int cuGetExportTable(const void **ret, const void *id);
 int cuDriverGetVersion(int *ret);
 int cuInit(unsigned flags);
-
-__attribute__((constructor)) static void load(void)
-{
-    const char *real = getenv("RFUAV_REAL_CUDA"), *rule = getenv("RFUAV_BREAK");
-    FILE *file = rule ? fopen(rule, "re") : NULL;
-    char text[16] = "";
-
-    if (file) {
-        if (fscanf(file, "%63s %d %15s", broken, &calls_left, text) != 3)
-            broken[0] = 0;
-        fclose(file);
-        trap = strcmp(text, "trap") == 0;
-        status = trap ? SUCCESS : atoi(text);
-    }
-    if (real && !(driver = dlopen(real, RTLD_NOW | RTLD_LOCAL)))
-        fprintf(stderr, "broken_cuda: %s\n", dlerror());
-    if (driver)
-        *(void **)&driver_address = dlsym(driver, "cuGetProcAddress_v2");
-}
 
 static void *of_driver(const char *name)
 {
@@ -126,6 +107,27 @@ static const struct {
 #undef ROW
 };
 
+__attribute__((constructor)) static void load(void)
+{
+    const char *real = getenv("RFUAV_REAL_CUDA"), *rule = getenv("RFUAV_BREAK");
+    FILE *file = rule ? fopen(rule, "re") : NULL;
+    char text[16] = "";
+
+    if (file) {
+        if (fscanf(file, "%63s %d %15s", broken, &calls_left, text) != 3)
+            broken[0] = 0;
+        fclose(file);
+        trap = strcmp(text, "trap") == 0;
+        status = trap ? SUCCESS : atoi(text);
+    }
+    if (real && !(driver = dlopen(real, RTLD_NOW | RTLD_LOCAL)))
+        fprintf(stderr, "broken_cuda: %s\n", dlerror());
+    if (driver)
+        *(void **)&driver_address = dlsym(driver, "cuGetProcAddress_v2");
+    for (size_t i = 0; i < sizeof wrapped / sizeof *wrapped; i++)
+        *wrapped[i].driver = of_driver(wrapped[i].name);
+}
+
 int cuInit(unsigned flags)
 {
     return broken_cuInit(flags);
@@ -172,8 +174,6 @@ int cuGetProcAddress_v2(const char *name, void **ret, int version, unsigned long
         *ret = (void *)cuGetExportTable;
     for (size_t i = 0; i < sizeof wrapped / sizeof *wrapped; i++)
         if (strcmp(name, wrapped[i].name) == 0) {
-            if (driver)
-                *wrapped[i].driver = *ret;
             *ret = wrapped[i].wrapper;
         }
     return result;

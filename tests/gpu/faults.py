@@ -9,13 +9,14 @@ figure and whether it is what it should be; ends with 1 when one is not. Without
 It needs a C compiler, or the library built before in $RFUAV_BROKEN_CUDA."""
 
 import ctypes
+import glob
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 
-from parts import Parts, check, memory_back
+from parts import Parts, check
 from running import ROOT, Service, until
 
 part = Parts()
@@ -33,9 +34,10 @@ OPENING = [  # what opening the GPU says
 WORKING = [  # what a training says that has begun
     ("cuGraphLaunch 20 trap", BUG, "cudaErrorLaunchFailure"), ("cuGraphLaunch 20 719", BUG, "cudaErrorLaunchFailure"),
     ("cuGraphLaunch 20 700", BUG, "cudaErrorIllegalAddress"), ("cuGraphLaunch 20 214", BROKEN, "cudaErrorECCUncorrectable"),
-    ("cuGraphLaunch 20 999", BROKEN, "cudaErrorUnknown"), ("cuStreamSynchronize 30 214", BROKEN, "cudaErrorECCUncorrectable"),
-    ("cuLaunchKernel 40 trap", BUG, "cudaErrorLaunchFailure")]
+    ("cuGraphLaunch 20 999", BROKEN, "cudaErrorUnknown"), ("cuStreamSynchronize 30 214", BROKEN, "cudaErrorECCUncorrectable")]
 
+SEARCHING = [("cuLaunchKernel 40 trap", BUG, "cudaErrorLaunchFailure"),
+             ("cuLaunchKernel 40 214", BROKEN, "cudaErrorECCUncorrectable")]
 INFERRING = [("cuGraphLaunch 2 trap", BUG, "cudaErrorLaunchFailure"),
              ("cuGraphLaunch 2 214", BROKEN, "cudaErrorECCUncorrectable")]
 
@@ -68,7 +70,12 @@ class Breakable(Service):
         path = os.environ.get("LD_LIBRARY_PATH")
         super().__init__(program, env={
             "LD_LIBRARY_PATH": self._libraries + (f":{path}" if path else ""), "RFUAV_REAL_CUDA": real_driver(),
-            "RFUAV_BREAK": f"{self._libraries}/rule"})
+            "RFUAV_BREAK": f"{self._libraries}/rule", "RFUAV_CACHE": f"{self._libraries}/cache"})
+
+    def remembered(self):
+        """Lines of the files of timed algorithms."""
+        return [line.strip() for name in glob.glob(f"{self._libraries}/cache/cudnn-*.txt")
+                for line in open(name, encoding="utf-8")]
 
     def rule(self, text=None):
         path = f"{self._libraries}/rule"
@@ -84,8 +91,7 @@ class Breakable(Service):
 
 
 def broken(service, card, rule, start, sentence, status, kind="training"):
-    """The task that start() begins under the rule fails with the sentence, and gives its memory back."""
-    free = card.free()
+    """The task that start() begins under the rule fails with the sentence, and its process leaves the card."""
     service.rule(rule)
     task = start()
     service.wait(task, ("running", "failed"))
@@ -94,7 +100,7 @@ def broken(service, card, rule, start, sentence, status, kind="training"):
     service.rule()
     message = record["message"]
     check(rule, message.startswith(f"{kind} failed: {sentence} (") and status in message, message)
-    memory_back(card, pids - service.workers(), free)
+    until(lambda: not any(pid in card.processes() for pid in pids - service.workers()), 10, "a process less on the card")
 
 
 @part
@@ -137,6 +143,11 @@ def working(service, card):
         until(lambda: (other.client.get_task(beside)["current_epoch"] or 0) >= 1, 60, "an epoch of the task beside")
         for rule, sentence, status in WORKING:
             broken(other, card, rule, lambda: other.train(many), sentence, status)
+        before = len(other.remembered())
+        for rule, sentence, status in SEARCHING:  # a batch that is not known yet
+            broken(other, card, rule, lambda: other.train(many, batch_size=24), sentence, status)
+        check("nothing that a broken GPU could not do is remembered", not [
+            line for line in other.remembered() if line.endswith("= -1")], f"{before} lines, now {len(other.remembered())}")
         source = f"{many}/train/{sorted(os.listdir(f'{many}/train'))[0]}"
         for rule, sentence, status in INFERRING:
             broken(other, card, rule, lambda: other.infer(model, source), sentence, status, "inference")

@@ -288,7 +288,8 @@ static bool choose(struct search *s, const char *text, int *choice, bool *rememb
     *choice = s->stream->deterministic ? first_of(s, &t) : fastest_of(s, &t);
     cudaEventDestroy(t.events[0]);
     cudaEventDestroy(t.events[1]);
-    return true;
+    /* on a broken GPU nothing works: that must not be remembered */
+    return *choice != CACHE_NO_PLAN || !cuda_broken("timing algorithms", err);
 }
 
 /* Fills the list of configurations. Plans of the second list come into question only when one is looked for. */

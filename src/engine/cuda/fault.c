@@ -115,10 +115,24 @@ bool cuda_fail(cudaError_t status, const char *what, struct err *err)
     return err_set(err, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
+bool cuda_broken(const char *what, struct err *err)
+{
+    cudaError_t status = cudaDeviceSynchronize();
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].status == status) {
+            cuda_fail(status, what, err);
+            return true;
+        }
+    return false;
+}
+
 bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err)
 {
     char words[256] = "";
 
+    if (cuda_broken(what, err))
+        return false;
     libs.cudnnGetLastErrorString(words, sizeof words);
     return err_set(err, status == CUDNN_STATUS_ALLOC_FAILED ? ERR_MEMORY : ERR_DEVICE, "cuDNN %s: %s%s%s", what,
                    libs.cudnnGetErrorString(status), words[0] ? ": " : "", words);

@@ -12,6 +12,10 @@
 bool cuda_fail(cudaError_t status, const char *what, struct err *err);
 bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err);
 
+/* Has the GPU's context broken? Then all that comes after fails, whatever library reports it first, and *err says why.
+ * Waits for the GPU. */
+bool cuda_broken(const char *what, struct err *err);
+
 /* The GPU is older than the kernels of this object. */
 bool capability_fail(const struct cudaDeviceProp *gpu, struct err *err);
 

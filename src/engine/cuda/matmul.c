@@ -28,6 +28,8 @@ static cudaDataType_t type_of(enum number number)
 
 static bool blas_fail(cublasStatus_t status, struct err *err)
 {
+    if (cuda_broken("a matrix product", err))
+        return false;
     return err_set(err, status == CUBLAS_STATUS_ALLOC_FAILED ? ERR_MEMORY : ERR_DEVICE,
                    "cuBLASLt matrix product: status %d", (int)status);
 }

@@ -41,8 +41,8 @@ class Case:
         return f"{self.model}, {self.size}x{self.size}, batch {self.batch}, Adam {self.lr:g}, {self.epochs} epochs"
 
 
-CASES = [Case("resnet18", 64, 32, 1e-3, 8), Case("mobilenet_v3_small", 64, 32, 1e-3, 20),
-         Case("vit_b_32", 64, 64, 1e-4, 30), Case("swin_v2_t", 64, 64, 3e-4, 40)]
+CASES = [Case("resnet18", 64, 32, 1e-3, 8), Case("mobilenet_v3_small", 64, 32, 1e-3, 15),
+         Case("vit_b_32", 64, 32, 1e-4, 16), Case("swin_v2_t", 64, 32, 1e-4, 20)]
 
 
 def parse_case(text):

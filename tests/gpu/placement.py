@@ -24,8 +24,8 @@ LONG = {"num_epochs": 100000}
 
 
 def pid_of(service, task):
-    """Process id of the task's latest worker."""
-    return int(re.findall(rf"{re.escape(task)} worker started pid=(\d+)", service.log())[-1])
+    """Process id of the task's latest worker; 0: none has been started yet."""
+    return int((["0"] + re.findall(rf"{re.escape(task)} worker started pid=(\d+)", service.log()))[-1])
 
 
 def seen_on(cards, pid):
@@ -36,9 +36,8 @@ def seen_on(cards, pid):
 def placed(service, cards, task):
     """(the device that the service says, the cards that the driver says) of a task that runs."""
     record = service.wait(task, "running")
-    pid = pid_of(service, task)
-    until(lambda: seen_on(cards, pid), 20, f"{task}'s process on a card")
-    return record["device"], seen_on(cards, pid)
+    until(lambda: seen_on(cards, pid_of(service, task)), 20, f"{task}'s process on a card")
+    return record["device"], seen_on(cards, pid_of(service, task))
 
 
 def stop(service, *tasks):

@@ -184,6 +184,7 @@ static void on_closed(uv_handle_t *handle)
     free(dispatch->running.items);
     free(dispatch->unexplained.items);
     limits_release(&dispatch->limits);
+    free(dispatch->broke_at);
     free(dispatch);
 }
 

@@ -50,6 +50,7 @@ struct dispatch {
     struct jobs unexplained; /* over for want of memory; the driver is being asked what there is */
     struct limits limits;
     bool knows_devices; /* the driver has answered and the limits are loaded */
+    double *broke_at;   /* (GPUs) clock_seconds() when a task last failed by the device's fault; 0: it works */
     uint64_t generation;
     void (*stopped)(void *arg); /* not NULL: stopping */
     void *stopped_arg;

@@ -1,4 +1,5 @@
 /* dispatch_limits.c - who uses what, and how much may be used; see dispatch.h */
+#include <stdlib.h>
 #include <string.h>
 
 #include "server/dispatch_internal.h"
@@ -69,8 +70,11 @@ void dispatch_learn_devices(struct dispatch *dispatch)
     struct limits limits;
     struct err err;
 
-    if (dispatch->knows_devices || !monitor_ready(dispatch->options.monitor) ||
-        !limits_init(&limits, dispatch_gpus(dispatch)))
+    if (dispatch->knows_devices || !monitor_ready(dispatch->options.monitor))
+        return;
+    if (!dispatch->broke_at)
+        dispatch->broke_at = calloc(dispatch_gpus(dispatch) + 1, sizeof *dispatch->broke_at);
+    if (!dispatch->broke_at || !limits_init(&limits, dispatch_gpus(dispatch)))
         return;
     memcpy(limits.cuda, dispatch->limits.cuda, sizeof limits.cuda);
     memcpy(limits.cpu, dispatch->limits.cpu, sizeof limits.cpu);

@@ -10,6 +10,9 @@
 #include "base/text.h"
 #include "server/dispatch_internal.h"
 
+/* A GPU that has failed a task is only tried again after so long, when there is another. */
+enum { SUSPECT_SECONDS = 300 };
+
 /* ---- devices as the scheduler sees them ---- */
 
 /* Bytes of a process that are in memory now. */
@@ -53,10 +56,12 @@ static void describe_device(const struct dispatch *dispatch, size_t d, struct sc
     const struct device_info *gpu = device_get(monitor_devices(dispatch->options.monitor), d);
     const struct host_info *host = device_host(monitor_devices(dispatch->options.monitor));
     uint64_t used = gpu ? gpu->memory_used : host->memory_total - host->memory_available;
+    double broke_at = dispatch->broke_at[d];
 
     *ret = (struct sched_device){.id = gpu ? gpu->id : "cpu",
                                  .gpu = gpu,
                                  .lost = gpu && gpu->lost,
+                                 .suspect = broke_at > 0 && clock_seconds() - broke_at < SUSPECT_SECONDS,
                                  .memory_free = gpu ? gpu->memory_free : host->memory_available};
     if (gpu && !(gpu->has & DEVICE_HAS_MEMORY))
         ret->memory_free = UINT64_MAX / 2;

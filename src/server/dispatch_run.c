@@ -244,6 +244,21 @@ static void end_unsaid(struct dispatch *dispatch, struct job *job, int exit_stat
     dispatch_fail(dispatch, job, text);
 }
 
+/* Was it the device's fault, or does it work? */
+static void judge_device(struct dispatch *dispatch, const struct job *job)
+{
+    const char *status = json_string_value(json_object_get(job->end, "status"));
+    const char *kind = json_string_value(json_object_get(job->end, "kind"));
+
+    if (status && strcmp(status, "completed") == 0)
+        dispatch->broke_at[job->device] = 0;
+    if (kind && strcmp(kind, err_kind_name(ERR_DEVICE)) == 0) {
+        dispatch->broke_at[job->device] = clock_seconds();
+        journal(JOURNAL_WARNING, "%s has failed %s: others are preferred for a while",
+                dispatch_device_id(dispatch, (size_t)job->device), job->id);
+    }
+}
+
 static void on_gone(void *arg, int exit_status, int number, const char *fault)
 {
     struct job *job = arg;
@@ -254,6 +269,7 @@ static void on_gone(void *arg, int exit_status, int number, const char *fault)
     journal(JOURNAL_DEBUG, "%s worker gone pid=%d status=%d signal=%d", job->id, worker_pid(job->worker), exit_status,
             number);
     job->worker = NULL;
+    judge_device(dispatch, job);
     dispatch_jobs_remove(&dispatch->running, job);
     dispatch->generation++;
     dispatch_occupy(dispatch);

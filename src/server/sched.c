@@ -50,13 +50,15 @@ static bool has_memory(const struct sched_device *device, const struct sched_tas
     return task->memory <= device->memory_free;
 }
 
-/* What keeps a task from a device; SCHED_START: nothing. */
-static enum sched_outcome obstacle(const struct pick *pick, const struct sched_task *task, size_t d)
+/* What keeps a task from a device; SCHED_START: nothing. careful: not where a task has just failed. */
+static enum sched_outcome obstacle(const struct pick *pick, const struct sched_task *task, size_t d, bool careful)
 {
     const struct sched_device *device = &pick->devices[d];
 
     if (device->lost)
         return SCHED_WAIT_LOST;
+    if (device->suspect && careful)
+        return SCHED_WAIT_SUSPECT;
     if (task->slot != SLOT_NONE && device->limit[task->slot] <= 0)
         return SCHED_WAIT_LIMIT;
     if (task->slot != SLOT_NONE && device->used[task->slot] >= device->limit[task->slot])
@@ -111,7 +113,7 @@ static void reserve(struct pick *pick, const struct sched_task *task)
 
     candidates(pick, task, &first, &end);
     for (size_t d = first; d < end; d++)
-        if (obstacle(pick, task, d) == SCHED_WAIT_MEMORY &&
+        if (obstacle(pick, task, d, task->ask == ASK_ANY_GPU) == SCHED_WAIT_MEMORY &&
             task->memory <= pick->devices[d].memory_free + pick->devices[d].memory_ours &&
             (best == SIZE_MAX || better(pick, task, SCHED_WAIT_MEMORY, d, best)))
             best = d;
@@ -131,19 +133,21 @@ static void occupy(struct sched_device *device, const struct sched_task *task)
     device->memory_ours += task->memory;
 }
 
-static struct sched_verdict decide(struct pick *pick, const struct sched_task *task)
+/* The best of the devices, and what keeps the task from it. */
+static struct sched_verdict survey(const struct pick *pick, const struct sched_task *task, bool careful)
 {
     /* the obstacle that is reported when there are several: the one that will go first */
     static const enum sched_outcome order[] = {SCHED_START,     SCHED_WAIT_MEMORY, SCHED_WAIT_RESERVED,
-                                               SCHED_WAIT_SLOT, SCHED_WAIT_LIMIT,  SCHED_WAIT_LOST};
-    size_t first, end, best[SCHED_WAIT_DEVICE];
+                                               SCHED_WAIT_SLOT, SCHED_WAIT_LIMIT,  SCHED_WAIT_SUSPECT,
+                                               SCHED_WAIT_LOST};
     struct sched_verdict verdict = {.outcome = SCHED_WAIT_DEVICE, .device = -1};
+    size_t first, end, best[SCHED_WAIT_DEVICE];
 
     candidates(pick, task, &first, &end);
     for (size_t i = 0; i < SCHED_WAIT_DEVICE; i++)
         best[i] = SIZE_MAX;
     for (size_t d = first; d < end; d++) {
-        enum sched_outcome outcome = obstacle(pick, task, d);
+        enum sched_outcome outcome = obstacle(pick, task, d, careful);
 
         if (best[outcome] == SIZE_MAX || better(pick, task, outcome, d, best[outcome]))
             best[outcome] = d;
@@ -151,6 +155,15 @@ static struct sched_verdict decide(struct pick *pick, const struct sched_task *t
     for (size_t i = 0; i < sizeof order / sizeof *order && verdict.device < 0; i++)
         if (best[order[i]] != SIZE_MAX)
             verdict = (struct sched_verdict){.outcome = order[i], .device = (int)best[order[i]]};
+    return verdict;
+}
+
+static struct sched_verdict decide(struct pick *pick, const struct sched_task *task)
+{
+    struct sched_verdict verdict = survey(pick, task, task->ask == ASK_ANY_GPU);
+
+    if (verdict.outcome >= SCHED_WAIT_LIMIT) /* there is no sound one to wait for */
+        verdict = survey(pick, task, false);
     if (verdict.outcome == SCHED_START)
         occupy(&pick->devices[verdict.device], task);
     if (verdict.outcome == SCHED_WAIT_SLOT)
@@ -213,8 +226,10 @@ static void slot_reason(const struct sched_task *task, const struct sched_verdic
         used = limit = 0;
         name = "cuda";
         for (size_t d = 0; d < device_count && devices[d].gpu; d++) {
-            used += devices[d].lost ? 0 : devices[d].used[task->slot];
-            limit += devices[d].lost ? 0 : devices[d].limit[task->slot];
+            if (devices[d].lost || (devices[d].suspect && !devices[verdict->device].suspect))
+                continue; /* it does not wait for that one */
+            used += devices[d].used[task->slot];
+            limit += devices[d].limit[task->slot];
         }
     }
     buf_printf(out, "%s: %s %lld/%lld", name, slot_name(task->slot), (long long)used, (long long)limit);

@@ -3,7 +3,10 @@
  * Order is priority (1 first), then age. A task that can run is not held up by one that cannot. But a task that has
  * waited `reserve_after` seconds and finds a slot without enough memory has the device kept free of later tasks until
  * it starts, so that small ones cannot starve it - if it will fit there once our own tasks end: for the memory of
- * other programs nothing is kept idle. */
+ * other programs nothing is kept idle.
+ *
+ * A GPU that fails its tasks at once would always be the least loaded one and draw the whole queue. So a suspect one is
+ * passed over as long as there is another that the task can start on or wait for. */
 #ifndef RFUAV_SERVER_SCHED_H
 #define RFUAV_SERVER_SCHED_H
 
@@ -33,6 +36,7 @@ struct sched_task {
 struct sched_device {
     const char *id; /* "cuda:0", "cpu" */
     bool gpu, lost; /* lost: nothing starts there until it answers again */
+    bool suspect;   /* it has just failed a task: only for tasks that name it, or that have no better to wait for */
     int64_t limit[SLOT_KINDS], used[SLOT_KINDS];
     const char *holder[SLOT_KINDS]; /* id of a task that holds a slot, or NULL */
     uint64_t memory_free;           /* bytes a new task may have: free, less what admitted tasks have yet to take */
@@ -46,6 +50,7 @@ enum sched_outcome {
     SCHED_WAIT_MEMORY,   /* a slot is there, the memory is not */
     SCHED_WAIT_RESERVED, /* it would fit, but the device is kept for `holder` */
     SCHED_WAIT_LIMIT,    /* the limit is 0 everywhere it may run */
+    SCHED_WAIT_SUSPECT,  /* (internal) it would fit there, but there are better ones */
     SCHED_WAIT_LOST,     /* the device does not answer */
     SCHED_WAIT_DEVICE,   /* no such device on this machine now */
 };

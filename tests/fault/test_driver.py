@@ -91,6 +91,17 @@ class Driver(unittest.TestCase):
         self.assertEqual([end["status"] for end in ends], ["failed", "failed", "failed", "completed"])
         self.assertTrue(all("different versions" in end["message"] for end in ends[:3]))
 
+    def test_a_broken_gpu_does_not_draw_the_whole_queue(self):
+        """Having failed a task it is the least loaded one: tasks for any GPU go to another first."""
+        daemon = Daemon(lang="en", env={"LD_LIBRARY_PATH": self.folder, "RFUAV_CUDA_LIBRARIES": self.folder,
+                                        "CUDA_VISIBLE_DEVICES": "0,1", "RFUAV_BREAK": f"{self.folder}/rule",
+                                        "RFUAV_FAKE_GPUS": "2"})
+        self.addCleanup(daemon.kill)
+        self.break_with(ECC)
+        devices = [daemon.wait(daemon.train(device=device), "failed", 20)["device"]
+                   for device in ("cuda", "cuda", "cuda:0", "cuda")]
+        self.assertEqual(devices, ["cuda:0", "cuda:1", "cuda:0", "cuda:0"])  # in the end there is no better one
+
 
 class Lost(unittest.TestCase):
     """A GPU of two that falls off the bus while the service runs, as NVML tells it, and comes back. What is placed on the

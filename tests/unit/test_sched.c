@@ -210,6 +210,39 @@ static void reasons_of_every_gpu(void **state)
                         "cuda:0: 5.2 GB needed, 3.1 GB free, 1.0 GB held by other processes");
 }
 
+/* A GPU that has just failed a task is the last choice for a task that may run on any, and no obstacle for one that
+ * names it. */
+static void suspects(void **state)
+{
+    struct sched_device devices[] = {gpu("cuda:0", 1, 3, 20), gpu("cuda:1", 1, 3, 20), cpu(2, 4)};
+    struct sched_task any = job("a", TRAIN, ASK_ANY_GPU, 5, 1, 5), second = job("b", TRAIN, ASK_ANY_GPU, 5, 2, 5),
+                      named = job("c", TRAIN, 0, 5, 3, 5);
+    struct sched_task tasks[] = {any, second, named};
+
+    (void)state;
+    text_set_language("en");
+    devices[0].suspect = true;
+    assert_int_equal(PICK(tasks, devices, 0), 2);
+    assert_int_equal(verdicts[0].outcome, SCHED_START);
+    assert_int_equal(verdicts[0].device, 1);
+    assert_int_equal(verdicts[1].outcome, SCHED_WAIT_SLOT); /* rather waits for the sound one */
+    assert_string_equal(reason(&second, &verdicts[1], devices, 3), "cuda: training 1/1, a");
+    assert_int_equal(verdicts[2].device, 0);
+
+    struct sched_device both[] = {gpu("cuda:0", 1, 3, 20), gpu("cuda:1", 1, 3, 20), cpu(2, 4)};
+
+    both[0].suspect = both[1].suspect = true; /* then they are as good as each other */
+    assert_int_equal(PICK(tasks, both, 0), 2);
+    assert_int_equal(verdicts[0].device, 0);
+    assert_int_equal(verdicts[1].device, 1);
+
+    struct sched_device closed[] = {gpu("cuda:0", 1, 3, 20), gpu("cuda:1", 0, 3, 20), cpu(2, 4)};
+
+    closed[0].suspect = true; /* and the other takes no trainings */
+    assert_int_equal(PICK(tasks, closed, 0), 1);
+    assert_int_equal(verdicts[0].device, 0);
+}
+
 static void limits_of_cuda_hold_for_gpus_without_their_own(void **state)
 {
     struct limits limits;
@@ -427,6 +460,7 @@ int main(void)
         cmocka_unit_test(the_cpu_takes_one_whatever_its_memory),
         cmocka_unit_test(reasons),
         cmocka_unit_test(reasons_of_every_gpu),
+        cmocka_unit_test(suspects),
         cmocka_unit_test(limits_of_cuda_hold_for_gpus_without_their_own),
         cmocka_unit_test(machine_rooms),
         cmocka_unit_test(small_tasks_do_not_starve_a_large_one),

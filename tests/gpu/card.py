@@ -46,6 +46,7 @@ class Card:
     """GPU `index` in NVML's order. Raises OSError where there is no driver or no such GPU; str(error) says why."""
 
     def __init__(self, index=0):
+        self.index = index
         self._nvml = _nvml()
         self._device = ctypes.c_void_p()
         self._check(self._nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(self._device)), f"GPU {index}")

@@ -22,7 +22,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from parts import cards_or_reason
+from parts import take_cards
 from running import ENDED, ROOT, Service, find_program
 
 PEER = os.path.join(ROOT, "tests", "bench", "learn_peer.py")
@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--ours-alone", action="store_true", help="without PyTorch")
     parser.add_argument("--json", help="file for all accuracies by epoch")
     options = parser.parse_args()
-    cards, lack = cards_or_reason(1)
+    cards, lack = take_cards(1)
     if lack:
         print(f"skipped: {lack}")
         return 0

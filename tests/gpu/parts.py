@@ -1,6 +1,7 @@
 """A test of the service on real cards in parts, each with a service of its own: what is checked, how it is printed, and
 `main()` of such a program."""
 
+import os
 import sys
 import time
 
@@ -34,15 +35,18 @@ def memory_back(card, pids, free):
     return time.monotonic() - begun
 
 
-def cards_or_reason(number):
-    """([Card] of cuda:0, cuda:1, …, None), or (None, why there are not so many)."""
+def take_cards(number):
+    """([Card] of cuda:0, cuda:1, …, None), or (None, why there are not so many). All that is started from here sees these
+    cards alone."""
     try:
         there = visible()
-        if len(there) >= number:
-            return [Card(i) for i in there[:number]], None
-        return None, f"this needs {number} NVIDIA GPUs, of this machine's it may use {len(there)}"
+        if len(there) < number:
+            return None, f"this needs {number} NVIDIA GPUs, of this machine's it may use {len(there)}"
+        cards = [Card(i) for i in there[:number]]
     except OSError as error:
         return None, f"this machine has no usable NVIDIA GPU ({error})"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.uuid() for card in cards)
+    return cards, None
 
 
 class Parts:
@@ -74,7 +78,7 @@ class Parts:
         unknown = [word for word in words if word not in self._functions]
         if unknown:
             sys.exit(f"there is no part {unknown[0]}; there are {' '.join(self._functions)}")
-        cards, lack = cards_or_reason(self._cards)
+        cards, lack = take_cards(self._cards)
         if lack:
             print(f"skipped: {lack}")
             return 0

@@ -237,17 +237,18 @@ def where(program, cards, data, env, device):
 def numbers(service, cards):
     """CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER: service, driver and the task's process mean the same card."""
     data, uuids = service.synth(train=8, val=2, size=64), [card.uuid() for card in cards]
-    cases = [({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:0", 1), ({"CUDA_VISIBLE_DEVICES": "1,0"}, "cuda:1", 0),
-             ({"CUDA_VISIBLE_DEVICES": "1"}, "cuda:0", 1),
+    first, second = (str(card.index) for card in cards)
+    cases = [({"CUDA_VISIBLE_DEVICES": f"{second},{first}"}, "cuda:0", 1),
+             ({"CUDA_VISIBLE_DEVICES": f"{second},{first}"}, "cuda:1", 0), ({"CUDA_VISIBLE_DEVICES": second}, "cuda:0", 1),
              ({"CUDA_VISIBLE_DEVICES": f"{uuids[1]},{uuids[0]}"}, "cuda:1", 0),
-             ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "cuda:1", 1),
-             ({"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:1", 1)]
+             ({"CUDA_VISIBLE_DEVICES": f"{first},{second}", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "cuda:1", 1),
+             ({"CUDA_VISIBLE_DEVICES": f"{first},{second}", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "cuda:1", 1)]
     with ThreadPoolExecutor(len(cases)) as pool:
         found = list(pool.map(lambda case: where(service.program, cards, data, case[0], case[1]), cases))
     for (env, device, card), (on, uuid, refusal) in zip(cases, found):
         text = " ".join(f"{name}={value}" for name, value in env.items())
         check(f"{text}: {device} is GPU {card}", on == [card] and uuid == uuids[card], f"{on}, {uuid}")
-        if env == {"CUDA_VISIBLE_DEVICES": "1"}:
+        if env == {"CUDA_VISIBLE_DEVICES": second}:
             check("  and there is no cuda:1", "cuda:0 and cpu" in refusal, refusal)
 
 

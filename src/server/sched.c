@@ -6,7 +6,10 @@
 
 #include "base/text.h"
 
-enum { GPUS_TOLD = 4 /* in a reason */ };
+enum {
+    GPUS_TOLD = 4,         /* in a reason */
+    OTHERS_STEP_BITS = 31, /* 2 GiB */
+};
 
 /* The number of "cuda:N", -1 when the text is of another form. */
 static int gpu_number(const char *text)
@@ -82,6 +85,12 @@ static uint64_t shortfall(const struct sched_device *device, const struct sched_
     return task->memory > device->memory_free ? task->memory - device->memory_free : 0;
 }
 
+/* Memory that other programs hold says who else computes there, in steps: a context more or less tells nothing. */
+static uint64_t others(const struct sched_device *device)
+{
+    return device->memory_other >> OTHERS_STEP_BITS;
+}
+
 /* Is device `a` the better of two that have the same obstacle? Ties go to the lower index. */
 static bool better(const struct pick *pick, const struct sched_task *task, enum sched_outcome outcome, size_t a,
                    size_t b)
@@ -94,6 +103,8 @@ static bool better(const struct pick *pick, const struct sched_task *task, enum 
         return load(da) < load(db);
     if (outcome == SCHED_START && task->slot != SLOT_NONE && da->used[task->slot] != db->used[task->slot])
         return da->used[task->slot] < db->used[task->slot];
+    if (outcome == SCHED_START && others(da) != others(db))
+        return others(da) < others(db);
     return a < b;
 }
 

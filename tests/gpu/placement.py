@@ -48,7 +48,7 @@ def stop(service, *tasks):
 
 @part
 def spread(service, cards):
-    """"cuda" takes the card with fewer tasks, then the lower number, and only one with room."""
+    """"cuda" takes the card with fewer tasks, then the one that others leave alone, then the lower number; with room."""
     data = service.synth(train=20, val=5)
     tasks = [service.train(data, **LONG) for _ in range(2)]
     check("two trainings take a card each", [placed(service, cards, task) for task in tasks] ==
@@ -56,6 +56,12 @@ def spread(service, cards):
     show(service, cards, tasks)
     stop(service, *tasks)
     with Holder(cards[0].uuid()) as holder:
+        holder.take(cards[0].memory()[0] // 2)
+        time.sleep(1.5)
+        task = service.train(data, **LONG)
+        check("with another program on GPU 0 the next one goes to GPU 1", placed(service, cards, task) == ("cuda:1", [1]),
+              f"{gib(cards[0].free())} and {gib(cards[1].free())} free")
+        stop(service, task)
         holder.take(1 << 30)
         time.sleep(1.5)  # a sample of the driver's figures later
         task = service.train(data, model="resnet50", batch_size=64, **LONG)

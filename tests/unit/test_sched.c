@@ -86,6 +86,27 @@ static void ties_go_to_the_lower_index(void **state)
     assert_int_equal(verdicts[3].device, 0);
 }
 
+/* Equal by our own tasks: the card that other programs leave alone. A context of theirs (or of a task of ours that has
+ * just ended) does not count. */
+static void a_card_that_others_use_comes_last(void **state)
+{
+    struct sched_device devices[] = {gpu("cuda:0", 1, 3, 40), gpu("cuda:1", 1, 3, 40), cpu(2, 4)};
+    struct sched_task tasks[] = {job("a", TRAIN, ASK_ANY_GPU, 5, 1, 1)};
+
+    (void)state;
+    devices[0].memory_other = GB(1.5);
+    assert_int_equal(PICK(tasks, devices, 0), 1);
+    assert_int_equal(verdicts[0].device, 0);
+    devices[0].used[TRAIN] = 0;
+    devices[0].memory_other = GB(30);
+    assert_int_equal(PICK(tasks, devices, 0), 1);
+    assert_int_equal(verdicts[0].device, 1);
+    devices[0].used[TRAIN] = 0;
+    devices[1].limit[TRAIN] = 2; /* our own tasks come first */
+    assert_int_equal(PICK(tasks, devices, 0), 1);
+    assert_int_equal(verdicts[0].device, 0);
+}
+
 /* D26: the choice looks at each GPU's own limit and memory. */
 static void limits_and_memory_of_each_gpu_count(void **state)
 {
@@ -454,6 +475,7 @@ int main(void)
         cmocka_unit_test(device_texts),
         cmocka_unit_test(least_loaded_gpu_with_a_slot),
         cmocka_unit_test(ties_go_to_the_lower_index),
+        cmocka_unit_test(a_card_that_others_use_comes_last),
         cmocka_unit_test(limits_and_memory_of_each_gpu_count),
         cmocka_unit_test(priority_then_age),
         cmocka_unit_test(reservation_after_the_bound),

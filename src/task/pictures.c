@@ -31,7 +31,8 @@ struct pictures {
     size_t waiting;          /* pictures TO_WRITE */
     size_t in_memory, limit; /* pictures between READING and DONE, and how many there may be */
     size_t writes;           /* pictures TO_WRITE or WRITING */
-    uint64_t bytes;          /* of originals kept */
+    size_t reading;          /* pictures READING */
+    uint64_t bytes, largest; /* of originals kept; of the largest that was read */
 
     size_t to_hand; /* the next to be handed out: the caller's own */
     int thread_count;
@@ -84,16 +85,19 @@ static void read_next(struct pictures *p)
 
     item->stage = READING;
     p->in_memory++;
+    p->reading++;
     pthread_mutex_unlock(&p->lock);
     ok = read_picture(p, i, &original, &resized, &err);
     pthread_mutex_lock(&p->lock);
 
+    p->reading--;
     if (!ok) {
         item->text = strdup(err.message);
         item->stage = UNREADABLE;
         return;
     }
     item->resized = resized;
+    p->largest = bytes_of(&original) > p->largest ? bytes_of(&original) : p->largest;
     if (p->bytes + bytes_of(&original) <= p->config.memory) {
         p->bytes += bytes_of(&original);
         item->original = original;
@@ -149,6 +153,15 @@ static void write_next(struct pictures *p)
     }
 }
 
+/* May the next picture be read? Where its original would not be kept it waits for others to be written, unless the
+ * batch needs it. */
+static bool may_read(const struct pictures *p)
+{
+    return p->to_read < p->count && p->in_memory < p->limit &&
+           (p->in_memory < (size_t)p->config.batch_size ||
+            p->bytes + (p->reading + 1) * p->largest <= p->config.memory);
+}
+
 static void *work(void *arg)
 {
     struct pictures *p = arg;
@@ -158,7 +171,7 @@ static void *work(void *arg)
         if (p->waiting > 0) {
             p->waiting--;
             write_next(p);
-        } else if (p->to_read < p->count && p->in_memory < p->limit) {
+        } else if (may_read(p)) {
             read_next(p);
         } else {
             pthread_cond_wait(&p->changed, &p->lock);

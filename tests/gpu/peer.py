@@ -4,8 +4,11 @@
 Modes: fp32 (PyTorch's defaults: TF32 in convolutions), bf16 (autocast, channels_last, fused Adam; in inference all of
 the model in bf16), compile (the same through torch.compile), graph (bf16 with the whole step captured in one CUDA
 graph) and graph32. cudnn.benchmark is on unless PEER_BENCHMARK=0 (for depthwise convolutions it searches for half a
-minute). After SECONDS no new case is begun."""
+minute). After SECONDS no new case is begun. PEER_LOCK names a file to lock while timing, so that many processes may
+compile at once and still be timed one by one (tests/gpu/compile.sh); each leaves a file PEER_LOCK.PID when it is ready."""
 
+import contextlib
+import fcntl
 import gc
 import itertools
 import json
@@ -17,7 +20,40 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-torch.backends.cudnn.benchmark = os.environ.get("PEER_BENCHMARK") != "0"
+BENCHMARK = os.environ.get("PEER_BENCHMARK") != "0"
+LOCK = os.environ.get("PEER_LOCK")
+torch.backends.cudnn.benchmark = BENCHMARK
+
+
+def first_step(step):
+    """Compiles; where others compile at the same time, memory may be short and cuDNN's search would be misled."""
+    torch.backends.cudnn.benchmark = BENCHMARK and not LOCK
+    for trial in range(8 if LOCK else 1):
+        try:
+            step()
+            break
+        except torch.OutOfMemoryError:
+            if trial == 7 or not LOCK:
+                raise
+            torch.cuda.empty_cache()
+            time.sleep(4)
+    torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def alone():
+    if not LOCK:
+        yield
+        return
+    torch.cuda.empty_cache()
+    with open(f"{LOCK}.{os.getpid()}", "w"):
+        pass
+    with open(LOCK, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        torch.backends.cudnn.benchmark = BENCHMARK
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        torch.cuda.empty_cache()
 
 
 def timed(step, rounds=3, seconds=0.2):
@@ -97,10 +133,12 @@ def run(kind, name, batch, mode, size):
             model, x = model.bfloat16(), x.bfloat16()
     begin = time.perf_counter()
     step = (train if kind == "train" else infer)(model, x, y, mode)
-    step()
-    torch.cuda.synchronize()
+    first_step(step)
     first = time.perf_counter() - begin
-    ms = timed(step)
+    with alone():
+        if LOCK:
+            step()  # cuDNN's search
+        ms = timed(step)
     return dict(model=name, mode=kind, how=mode, batch=batch, size=size, ms=round(ms, 4),
                 images_per_s=round(1e3 * batch / ms, 1), first_s=round(first, 2),
                 peak=torch.cuda.max_memory_allocated())

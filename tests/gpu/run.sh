@@ -2,7 +2,8 @@
 # run.sh [OUT [PIECE...]]: checks and times the CUDA backend on this machine's first GPU; all of it in under 10 minutes.
 # Takes what `make gpu-tests` has built (in $BUILD, default build), so that it runs where no compiler is; PyTorch, when
 # python3 has it, is the peer, in the same run on the same card. Results go to OUT (a temporary folder without it); runs
-# of single pieces into one OUT add to its table. MODELS, BATCHES, SIZES narrow or widen what is timed.
+# of single pieces into one OUT add to its table. MODELS, BATCHES, SIZES narrow or widen what is timed of the ResNets,
+# FAMILIES what is of the others, at batch 1, 8 and 128.
 #   ops        every op case against the reference, fp32 without TF32 and bf16
 #   golden     whole networks against the golden values of tests/golden
 #   steps      equal weights of deterministic runs, choices that are not there any more, first steps from exec
@@ -12,10 +13,11 @@
 #   jpeg       pictures decoded by the GPU against libjpeg's and Pillow's, byte by byte
 #   epochs     whole epochs from a folder of JPEG files, PyTorch's loader beside it
 #   bench      throughput of ours
-#   peer       throughput of PyTorch's modes, the most important first
-#   table      both as a Markdown table
+#   peer       throughput of PyTorch's modes but for torch.compile, the most important first
+#   compile    torch.compile's, which takes minutes of all cores to compile (begins beside the checks, ends beside nothing)
+#   table      all of it as a Markdown table
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 build=${BUILD:-build}
 out=${1:-$(mktemp -d)}
 shift
@@ -23,6 +25,7 @@ mkdir -p "$out"
 export RFUAV_CUDA_OBJECT=${RFUAV_CUDA_OBJECT:-$PWD/$build/librfuav_cuda.so} RFUAV_CACHE=${RFUAV_CACHE:-$out/cache}
 export PYTHONUNBUFFERED=1
 export MODELS=${MODELS:-resnet18,resnet50} BATCHES=${BATCHES:-1,8,32,128,256} SIZES=${SIZES:-224}
+export FAMILIES=${FAMILIES-mobilenet_v3_large,mobilenet_v3_small,vit_b_16,vit_l_16,swin_v2_t,swin_v2_b}
 failed=0
 
 if ! nvidia-smi -L; then
@@ -89,28 +92,63 @@ piece_epochs() {
         --images 768 --batch 8,32,128 --json "$out/epochs.json"
     cat "$out/epochs.log"
 }
+bench() { # NAME OPTION...
+    local name=$1
+    shift
+    step "bench-$name" 100 "$build/tests/gpu/bench" --json "$@"
+    grep -h '^{' "$out/bench-$name.log" >>"$out/bench.jsonl"
+}
 piece_bench() {
     for size in ${SIZES//,/ }; do
-        step "bench-$size" 100 "$build/tests/gpu/bench" --json --seconds 0.15 --model "$MODELS" --batch "$BATCHES" \
-            --size "$size"
-        grep -h '^{' "$out/bench-$size.log" >>"$out/bench.jsonl"
+        bench "$size" --seconds 0.1 --model "$MODELS" --batch "$BATCHES" --size "$size"
+    done
+    [ -z "$FAMILIES" ] || bench families --seconds 0.06 --model "$FAMILIES" --batch 8,128,1 --precision bf16
+}
+peer() { # SECONDS MODELS BATCHES MODES [SIZES [KINDS]]: what there is no time for is told
+    step "peer-$2-$4" $(($1 + 40)) python3 tests/gpu/peer.py "$out/peer.jsonl" "$@"
+    grep -c 'no time' "$out/peer-$2-$4.log" | grep -v '^0' | sed 's/^/   no time for /'
+}
+piece_peer() {
+    torch || return
+    peer 50 "$MODELS" "$BATCHES" graph "$SIZES"
+    peer 30 "$MODELS" "$BATCHES" bf16,fp32 "$SIZES"
+    [ -n "$FAMILIES" ] || return 0
+    PEER_BENCHMARK=0 peer 40 "$FAMILIES" 8,128 graph
+    PEER_BENCHMARK=0 peer 10 "$FAMILIES" 1 graph 224 infer
+}
+compile_cases() {
+    local model case size
+    for model in ${MODELS//,/ } ${FAMILIES//,/ }; do
+        for case in train:8 train:128 infer:1 infer:128; do echo "$model:$case:224"; done
+    done
+    for size in ${SIZES//,/ }; do
+        [ "$size" = 224 ] || for model in ${MODELS//,/ }; do echo "$model:train:8:$size"; done
     done
 }
-piece_peer() { # lines of seconds, batches, modes; what there is no time for is told
+begin_compile() { # beside the checks, whose timing does not count
+    export COMPILE_HOLD=$out/compile.hold
+    touch "$COMPILE_HOLD"
+    # shellcheck disable=SC2046
+    timeout 400 tests/gpu/compile.sh "$out/peer.jsonl" 120 $(compile_cases) >"$out/compile.log" 2>&1 &
+    compiling=$!
+}
+piece_compile() {
     torch || return
-    while read -r seconds batches modes; do
-        step "peer-$modes" $((seconds + 40)) python3 tests/gpu/peer.py "$out/peer.jsonl" "$seconds" "$MODELS" \
-            "$batches" "$modes" "$SIZES"
-        grep -c 'no time' "$out/peer-$modes.log" | grep -v '^0' | sed 's/^/   no time for /'
-    done <<<"${PEER_JOBS:-60 8,128,1,32,256 graph
-50 8,128,1 bf16,fp32
-30 128 compile}"
+    echo "== compile"
+    local begin=$SECONDS
+    [ -n "${compiling:-}" ] || begin_compile
+    rm -f "$COMPILE_HOLD"
+    wait "$compiling" || failed=1
+    cat "$out/compile.log"
+    echo "   $((SECONDS - begin)) s"
 }
 piece_table() {
     python3 tests/gpu/table.py "$out"/*.jsonl | tee "$out/table.md"
 }
 
-for piece in ${*:-ops golden steps memcheck racecheck parity jpeg epochs bench peer table}; do
+all="ops golden memcheck racecheck parity jpeg compile steps epochs bench peer table"
+[ $# -gt 0 ] || { torch && begin_compile; }
+for piece in ${*:-$all}; do
     "piece_$piece" || failed=1
 done
 echo "results in $out"

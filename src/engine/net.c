@@ -45,13 +45,13 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
     else
         graph->tensors[logits].keep = true;
     graph_fuse(graph);
-    if (training) {
-        graph_backward(graph, graph->loss, NO_TENSOR);
-        graph_adam(graph, config->learning_rate);
-    }
-    graph_precision(graph, config->precision);
     if (training)
+        graph_backward(graph, graph->loss, NO_TENSOR);
+    graph_precision(graph, config->precision);
+    if (training) {
         graph_recompute(graph, backend->recompute_bytes);
+        graph_adam(graph, config->learning_rate, ADAM_BYTES);
+    }
     if (config->keep_inputs) {
         graph->tensors[graph->input].keep = true;
         if (training)

@@ -114,7 +114,8 @@
  * ADAM: step* I64 (), then for each parameter: param*, grad, exp_avg*, exp_avg_sq*
  *     torch.optim.Adam: step += 1; m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
  *     param -= lr / (1-beta1^step) * m / (sqrt(v) / sqrt(1-beta2^step) + eps).
- *     Element-wise over raw memory: the four have one layout.
+ *     Element-wise over raw memory: the four have one layout. Of several in a graph only the last, counts_step, leaves
+ *     step changed; it comes after every op that reads step.
  *
  * REORDER: x -> y
  *     The same values in y's layout.
@@ -210,6 +211,7 @@ struct op_attrs {
     float eps, momentum;  /* BATCH_NORM*, FOLD_BATCH_NORM; eps of LAYER_NORM, ADAM */
     double learning_rate; /* ADAM */
     double beta1, beta2;  /* ADAM */
+    bool counts_step;     /* ADAM */
     float p;              /* DROPOUT*: share of zeros, 0 ≤ p < 1 */
     bool rows;            /* DROPOUT*: one draw an image */
     uint64_t seed;        /* DROPOUT*: the net's */

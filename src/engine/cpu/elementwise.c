@@ -155,7 +155,7 @@ bool cpu_adam(struct stream *stream, const struct graph *graph, const struct op 
 {
     int64_t *step = op_input(graph, op, ADAM_STEP)->data;
     const struct op_attrs *a = &op->attrs;
-    double correction1 = 1 - pow(a->beta1, (double)++*step), correction2 = 1 - pow(a->beta2, (double)*step);
+    double correction1 = 1 - pow(a->beta1, (double)(*step + 1)), correction2 = 1 - pow(a->beta2, (double)(*step + 1));
     const struct adam_step constants = {
         .one_minus_beta1 = (float)(1 - a->beta1),
         .beta2 = (float)a->beta2,
@@ -178,6 +178,7 @@ bool cpu_adam(struct stream *stream, const struct graph *graph, const struct op 
         stream->simd->adam(&constants, (float *)param->data + first, grad + first, exp_avg + first, exp_avg_sq + first,
                            last - first);
     }
+    *step += a->counts_step;
     return true;
 }
 

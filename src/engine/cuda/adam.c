@@ -1,4 +1,4 @@
-/* adam.c - the table of parameters that the one kernel of Adam goes over: on the device, written anew only when
+/* adam.c - the table of parameters that a kernel of Adam goes over: on the device, written anew only when
  * memory has moved, so that a recorded step needs no copy. */
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +94,7 @@ bool cuda_adam(struct stream *stream, const struct graph *graph, const struct op
     struct adam_launch launch = {
         .chunk_count = state->chunk_count,
         .step = op_input(graph, op, ADAM_STEP)->data,
+        .counts_step = op->attrs.counts_step,
         .ticket = stream->ticket,
         .learning_rate = op->attrs.learning_rate,
         .beta1 = op->attrs.beta1,

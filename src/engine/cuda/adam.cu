@@ -1,4 +1,4 @@
-/* adam.cu - one kernel for all parameters. See launch.h, and OP_ADAM in op.h */
+/* adam.cu - one kernel for any number of parameters. See launch.h, and OP_ADAM in op.h */
 #include "engine/cuda/numbers.cuh"
 
 namespace
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(THREADS) adam_kernel(adam_launch a)
         }
     }
     /* the last block counts the step, when all have read it */
-    if (threadIdx.x == 0) {
+    if (a.counts_step && threadIdx.x == 0) {
         __threadfence();
         if (atomicAdd(a.ticket, 1) == gridDim.x - 1) {
             *a.ticket = 0;

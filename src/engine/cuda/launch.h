@@ -255,6 +255,7 @@ struct adam_launch {
     const struct adam_chunk *chunks;   /* device memory */
     int chunk_count;
     int64_t *step;
+    bool counts_step; /* step += 1 in the end */
     unsigned *ticket; /* a zero, left as a zero */
     double learning_rate, beta1, beta2;
     float eps;

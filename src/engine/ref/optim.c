@@ -11,9 +11,8 @@ bool ref_adam(struct stream *stream, const struct graph *graph, const struct op 
     float beta1 = (float)a->beta1, beta2 = (float)a->beta2, step_size, root;
 
     (void)stream, (void)err;
-    *step += 1;
-    correction1 = 1 - pow(a->beta1, (double)*step);
-    correction2 = 1 - pow(a->beta2, (double)*step);
+    correction1 = 1 - pow(a->beta1, (double)(*step + 1));
+    correction2 = 1 - pow(a->beta2, (double)(*step + 1));
     step_size = (float)(a->learning_rate / correction1);
     root = (float)sqrt(correction2);
     for (int k = ADAM_FIRST; k < op->input_count; k += ADAM_GROUP) {
@@ -30,5 +29,6 @@ bool ref_adam(struct stream *stream, const struct graph *graph, const struct op 
             p[i] -= step_size * m[i] / (sqrtf(v[i]) / root + a->eps);
         }
     }
+    *step += a->counts_step;
     return true;
 }

@@ -25,21 +25,6 @@ LOCK = os.environ.get("PEER_LOCK")
 torch.backends.cudnn.benchmark = BENCHMARK
 
 
-def first_step(step):
-    """Compiles; where others compile at the same time, memory may be short and cuDNN's search would be misled."""
-    torch.backends.cudnn.benchmark = BENCHMARK and not LOCK
-    for trial in range(8 if LOCK else 1):
-        try:
-            step()
-            break
-        except torch.OutOfMemoryError:
-            if trial == 7 or not LOCK:
-                raise
-            torch.cuda.empty_cache()
-            time.sleep(4)
-    torch.cuda.synchronize()
-
-
 @contextlib.contextmanager
 def alone():
     if not LOCK:
@@ -56,7 +41,7 @@ def alone():
         torch.cuda.empty_cache()
 
 
-def timed(step, rounds=3, seconds=0.2):
+def timed(step, rounds=3, seconds=0.12):
     times, took = 3, 0
     while took < seconds / 4:  # warms up, too
         torch.cuda.synchronize()
@@ -133,7 +118,9 @@ def run(kind, name, batch, mode, size):
             model, x = model.bfloat16(), x.bfloat16()
     begin = time.perf_counter()
     step = (train if kind == "train" else infer)(model, x, y, mode)
-    first_step(step)
+    torch.backends.cudnn.benchmark = BENCHMARK and not LOCK  # beside others its search would be misled
+    step()
+    torch.cuda.synchronize()
     first = time.perf_counter() - begin
     with alone():
         if LOCK:
@@ -141,7 +128,7 @@ def run(kind, name, batch, mode, size):
         ms = timed(step)
     return dict(model=name, mode=kind, how=mode, batch=batch, size=size, ms=round(ms, 4),
                 images_per_s=round(1e3 * batch / ms, 1), first_s=round(first, 2),
-                peak=torch.cuda.max_memory_allocated())
+                peak=torch.cuda.max_memory_allocated(), reserved=torch.cuda.max_memory_reserved())
 
 
 def main():
@@ -156,10 +143,13 @@ def main():
         if time.time() - begin > seconds:
             print("peer: no time for", kind, name, size, batch, mode)
             continue
-        try:
-            row = run(kind, name, batch, mode, size)
-        except Exception as error:  # one case must not take the others with it
-            row = dict(model=name, mode=kind, how=mode, batch=batch, size=size, error=str(error)[:120])
+        for _ in range(8 if LOCK else 1):  # those that compile beside it may have taken all memory
+            try:
+                row = run(kind, name, batch, mode, size)
+                break
+            except Exception as error:  # one case must not take the others with it
+                row = dict(model=name, mode=kind, how=mode, batch=batch, size=size, error=str(error)[:120])
+            time.sleep(4 if LOCK else 0)
         torch._dynamo.reset()
         with open(out, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -98,7 +98,8 @@ struct backend {
     bool half_precision;   /* BF16 activations and gradients (precision.h) */
 
     /* Activations of at least so many bytes are rather made again in the backward than kept (recompute.h): where memory
-     * is scarcer than time. 0: all are kept. */
+     * is scarcer than time; inference nets there keep no weights but those that are read in each run. 0: all are kept.
+     */
     size_t recompute_bytes;
 
     /* The rest needs no stream and touches no device: for the forecast of memory in the daemon (net_plan). */

@@ -219,3 +219,15 @@ void graph_fuse(struct graph *graph)
     }
     compact(graph);
 }
+
+void graph_fold_once(struct graph *graph)
+{
+    graph->fold_once = true;
+    for (int i = 0; i < graph->op_count; i++)
+        for (int k = 0; k < graph->ops[i].input_count; k++) {
+            struct tensor *tensor = op_input(graph, &graph->ops[i], k);
+
+            if (tensor && tensor_is_persistent(tensor->role))
+                tensor->passing = i < graph->prologue_count; /* the prologue comes first */
+        }
+}

@@ -13,4 +13,8 @@
  * reads the value in between. Sets graph->prologue_count. */
 void graph_fuse(struct graph *graph);
 
+/* For nets that only infer, where memory is scarce; after graph_fuse(): keeps what the prologue makes and not what it
+ * alone reads. Sets graph->fold_once. */
+void graph_fold_once(struct graph *graph);
+
 #endif

@@ -188,6 +188,11 @@ bool tensor_is_persistent(enum tensor_role role)
     return role == TENSOR_PARAM || role == TENSOR_BUFFER || role == TENSOR_MOMENT || role == TENSOR_COUNTER;
 }
 
+bool graph_keeps(const struct graph *graph, const struct tensor *tensor)
+{
+    return tensor->role == TENSOR_DERIVED ? graph->fold_once : tensor_is_persistent(tensor->role) && !tensor->passing;
+}
+
 int64_t tensor_elements(const struct tensor *tensor)
 {
     int64_t n = 1;

@@ -68,6 +68,7 @@ struct tensor {
     size_t bytes;       /* of that layout, padding included */
     size_t extra;       /* of these, at the end: what the backend keeps beside the values; gradients and moments have
                            none of it */
+    bool passing;       /* PARAM, BUFFER: not kept, see graph->fold_once */
     bool keep;          /* still readable when the run is over */
     bool fixed;         /* the layout is decided; a kernel's prepare must take it as it is */
     void *data;         /* NULL until the plan is bound to memory */
@@ -92,9 +93,11 @@ struct graph {
     int op_count, op_capacity;
     int prologue_count; /* the first so many ops are the prologue: they depend on persistent tensors only */
     int slots[TENSOR_ROLE_COUNT];
-    bool training;         /* layers behave as in training: batch statistics, dropout */
-    bool no_dropout;       /* but for dropout and stochastic depth, which do nothing */
-    uint64_t seed;         /* of random ops */
+    bool fold_once;  /* the prologue runs but once, while weights come: what it makes is kept outside the arena, what it
+                        alone reads is there only when it reads it; graph_fold_once() */
+    bool training;   /* layers behave as in training: batch statistics, dropout */
+    bool no_dropout; /* but for dropout and stochastic depth, which do nothing */
+    uint64_t seed;   /* of random ops */
     uint32_t random_count; /* random ops so far */
     tensor_id step;        /* COUNTER: optimizer steps done; NO_TENSOR: nobody has asked, graph_step() */
     tensor_id input, labels, logits, loss; /* NO_TENSOR where the graph has none */
@@ -133,7 +136,8 @@ struct op *graph_op(struct graph *graph, enum op_type type, const struct op_attr
 size_t graph_push(struct graph *graph, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void graph_pop(struct graph *graph, size_t scope);
 
-bool tensor_is_persistent(enum tensor_role role); /* PARAM BUFFER MOMENT COUNTER */
+bool tensor_is_persistent(enum tensor_role role);                         /* PARAM BUFFER MOMENT COUNTER */
+bool graph_keeps(const struct graph *graph, const struct tensor *tensor); /* has it a place outside the arena? */
 int64_t tensor_elements(const struct tensor *tensor);
 size_t tensor_plain_bytes(const struct tensor *tensor);
 bool tensor_same_shape(const struct tensor *a, const struct tensor *b);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/autograd.h"
+#include "engine/bf16.h"
 #include "engine/fuse.h"
 #include "engine/net_internal.h"
 #include "engine/nn.h"
@@ -30,6 +31,7 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
 {
     const int64_t shape[] = {n, config->image_size, config->image_size, 3};
     const void *size = config->torchvision_head && model->torchvision_size ? model->torchvision_size : model->size;
+    bool lean = config->mode == NET_INFER && backend->recompute_bytes; /* where memory is scarcer than time */
     struct graph *graph = graph_new(training);
     tensor_id logits;
 
@@ -45,9 +47,13 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
     else
         graph->tensors[logits].keep = true;
     graph_fuse(graph);
+    if (lean)
+        graph_fold_once(graph);
     if (training)
         graph_backward(graph, graph->loss, NO_TENSOR);
     graph_precision(graph, config->precision);
+    if (lean)
+        graph_halve_weights(graph, config->precision);
     if (training) {
         graph_recompute(graph, backend->recompute_bytes);
         graph_adam(graph, config->learning_rate, ADAM_BYTES);
@@ -80,7 +86,8 @@ static bool bind_arena(struct net *net, struct plan *plan, struct err *err)
     net->backend->free(net->stream, net->arena); /* first, so that the two are never there together */
     net->arena = NULL;
     net->arena_bytes = 0;
-    params_set_derived_valid(net->params, false);
+    if (!plan_graph(plan)->fold_once)
+        params_set_derived_valid(net->params, false);
     if (!net->backend->alloc(net->stream, bytes, &arena, err)) {
         for (int i = 0; i < NET_PLANS; i++) /* they have no memory any more */
             net->plans[i].plan = plan_free(net->plans[i].plan);
@@ -143,24 +150,22 @@ bool net_plan_for(struct net *net, int n, bool training, struct plan **ret, stru
     return true;
 }
 
-bool net_open(const struct net_config *config, struct net **ret, struct err *err)
+bool net_open_on(const struct net_config *config, const struct backend *backend, struct net **ret, struct err *err)
 {
     struct stream_config stream = {
         .device = config->device, .threads = config->threads, .deterministic = config->deterministic};
     struct plan *plan;
     struct net *net;
 
-    if (!net_check(config, err))
-        return false;
     net = calloc(1, sizeof *net);
     if (!net)
         return err_set(err, ERR_MEMORY, "no memory for a net");
     net->config = *config;
     net->config.model = net->config.backend = net->config.device = NULL;
     net->model = model_find(config->model);
-    net->backend = backend_find(config->backend);
+    net->backend = backend;
     if (!net->backend->stream_open) {
-        err_set(err, ERR_DEVICE, "backend %s is not part of this build", config->backend);
+        err_set(err, ERR_DEVICE, "backend %s is not part of this build", backend->name);
         goto fail;
     }
     if (!net->backend->stream_open(&stream, &net->stream, err))
@@ -178,6 +183,11 @@ bool net_open(const struct net_config *config, struct net **ret, struct err *err
 fail:
     net_free(net);
     return false;
+}
+
+bool net_open(const struct net_config *config, struct net **ret, struct err *err)
+{
+    return net_check(config, err) && net_open_on(config, backend_find(config->backend), ret, err);
 }
 
 struct net *net_free(struct net *net)
@@ -302,9 +312,9 @@ static bool read_floats(struct net *net, const struct tensor *tensor, float *ret
     if (!net->backend->read(net->stream, tensor, second, err))
         return false;
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = (uint32_t)half[i] << 16;
+        float value = bf16_to_float(half[i]);
 
-        memcpy(&ret[i], &bits, sizeof bits);
+        memcpy(&ret[i], &value, sizeof value);
     }
     return true;
 }

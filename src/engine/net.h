@@ -81,7 +81,8 @@ bool net_has_torchvision_head(const char *model, const struct state_dict *dict);
  * another size is left as it is (fine-tuning from ImageNet) and *skipped tells so. Optimizer state is reset. */
 bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bool *skipped, struct err *err);
 
-/* All parameters and buffers under torchvision's names and shapes, in torchvision's order. */
+/* All parameters and buffers under torchvision's names and shapes, in torchvision's order. Not of an
+ * inference net on CUDA: what that keeps is rounded, and batch norms are gone. */
 bool net_save(struct net *net, struct state_dict **ret, struct err *err);
 
 /* One optimizer step on images (n, image_size, image_size, 3) RGB bytes and labels (n), n ≤ batch_size. The net's

@@ -45,7 +45,8 @@ bool net_time_ops(struct net *net, int n, bool training, void (*fn)(void *arg, c
             return false;
         fn(arg, &time);
     }
-    params_set_derived_valid(net->params, false);
+    if (!graph->fold_once)
+        params_set_derived_valid(net->params, false);
     return true;
 }
 

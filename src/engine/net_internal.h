@@ -32,6 +32,9 @@ struct net {
     bool keep_gradients; /* see net_keep_gradients() */
 };
 
+/* net_open() of a configuration that can be built, on a backend that need not be in the list. */
+bool net_open_on(const struct net_config *config, const struct backend *backend, struct net **ret, struct err *err);
+
 /* The graph for n images, as the backend likes it. Training: with loss, gradients and Adam; else as for inference,
  * batch norm folded. NULL without memory; a failed graph carries its error. */
 struct graph *net_graph(const struct model *model, const struct net_config *config, const struct backend *backend,

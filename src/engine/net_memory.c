@@ -45,7 +45,7 @@ struct net_memory net_memory_of(const struct plan_memory *main, const struct pla
 {
     struct net_memory memory = {
         .weights = main->persistent[TENSOR_PARAM] + main->persistent[TENSOR_BUFFER] + main->persistent[TENSOR_COUNTER] +
-                   main->live[TENSOR_DERIVED],
+                   main->persistent[TENSOR_DERIVED] + main->live[TENSOR_DERIVED],
         .gradients = main->live[TENSOR_GRADIENT],
         .optimizer = main->persistent[TENSOR_MOMENT],
         .activations = main->live[TENSOR_ACTIVATION] + main->live[TENSOR_STATE],

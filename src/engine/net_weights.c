@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "engine/bf16.h"
 #include "engine/net_internal.h"
 
 /* The next parameter or buffer of a graph from tensor *t on, in torchvision's order; NULL at the end. */
@@ -18,28 +19,51 @@ static const struct tensor *next_weight(const struct graph *graph, tensor_id *t)
     return NULL;
 }
 
-/* A plan that is there, for its table of parameters. */
-static const struct graph *any_graph(const struct net *net)
+/* A plan that is there: all have the same parameters. */
+static struct plan *any_plan(const struct net *net)
 {
     for (int i = 0; i < NET_PLANS; i++)
         if (net->plans[i].plan)
-            return plan_graph(net->plans[i].plan);
+            return net->plans[i].plan;
     return NULL;
 }
+
+/* Has it values, single or half, that come and go as floats? Else it counts something. */
+static bool is_float(const struct tensor *tensor)
+{
+    return tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BF16;
+}
+
+enum { HOST_BYTES = 8 }; /* for each number: an integer, or a float and a half */
 
 /* Host memory for the largest tensor of a graph; NULL without memory. */
 static void *host_buffer(const struct graph *graph, struct err *err)
 {
-    size_t most = 8;
+    size_t most = 1;
     void *buffer;
 
     for (int t = 0; t < graph->tensor_count; t++)
-        if (tensor_is_persistent(graph->tensors[t].role) && tensor_plain_bytes(&graph->tensors[t]) > most)
-            most = tensor_plain_bytes(&graph->tensors[t]);
-    buffer = malloc(most);
+        if (tensor_is_persistent(graph->tensors[t].role) && (size_t)tensor_elements(&graph->tensors[t]) > most)
+            most = (size_t)tensor_elements(&graph->tensors[t]);
+    buffer = malloc(most * HOST_BYTES);
     if (!buffer)
-        err_set(err, ERR_MEMORY, "no memory for %zu bytes of weights", most);
+        err_set(err, ERR_MEMORY, "no memory for %zu weights", most);
     return buffer;
+}
+
+/* Hands over a tensor's values, floats in a host_buffer(); for a tensor of halves they are rounded on the way. */
+static bool write_values(struct net *net, const struct tensor *tensor, void *buffer, struct err *err)
+{
+    int64_t count = tensor_elements(tensor);
+    const float *values = buffer;
+    uint16_t *halves = (void *)((float *)buffer + count);
+
+    if (tensor->dtype != DTYPE_BF16)
+        return net->backend->write(net->stream, tensor, buffer, err);
+#pragma omp parallel for
+    for (int64_t i = 0; i < count; i++)
+        halves[i] = bf16_of_float(values[i]);
+    return net->backend->write(net->stream, tensor, halves, err);
 }
 
 enum { DRAW_CHUNK = 1 << 14 };
@@ -65,8 +89,8 @@ static void draw(const struct tensor *tensor, uint64_t seed, void *data)
 
     if (tensor->init.kind == INIT_VALUES)
         memcpy(data, tensor->values, tensor_plain_bytes(tensor));
-    else if (tensor->init.kind == INIT_ZERO || tensor->dtype != DTYPE_F32)
-        memset(data, 0, tensor_plain_bytes(tensor));
+    else if (tensor->init.kind == INIT_ZERO || !is_float(tensor))
+        memset(data, 0, (size_t)count * HOST_BYTES);
     else if (tensor->init.kind == INIT_ONE || tensor->init.kind == INIT_CONSTANT)
         for (int64_t i = 0; i < count; i++)
             values[i] = tensor->init.kind == INIT_ONE ? 1 : (float)tensor->init.scale;
@@ -87,31 +111,13 @@ static bool is_head(const struct net *net, const struct tensor *tensor)
 /* Drawing takes as long as half the start of an inference, so what a file will overwrite is left out. */
 static bool is_drawn(const struct net *net, const struct tensor *tensor)
 {
-    return !net->config.load_follows || tensor->dtype != DTYPE_F32 || is_head(net, tensor);
+    return !net->config.load_follows || !is_float(tensor) || is_head(net, tensor);
 }
 
-bool net_need_weights(struct net *net, struct err *err)
+static bool draw_and_write(struct net *net, const struct tensor *tensor, void *buffer, struct err *err)
 {
-    const struct graph *graph = any_graph(net);
-    const struct tensor *tensor;
-    tensor_id t = 0;
-    void *buffer;
-    bool ok;
-
-    if (net->has_weights)
-        return true;
-    buffer = host_buffer(graph, err);
-    ok = buffer;
-
-    while (ok && (tensor = next_weight(graph, &t))) {
-        if (!is_drawn(net, tensor))
-            continue;
-        draw(tensor, net->config.seed, buffer);
-        ok = net->backend->write(net->stream, tensor, buffer, err);
-    }
-    free(buffer);
-    net->has_weights = ok;
-    return ok;
+    draw(tensor, net->config.seed, buffer);
+    return write_values(net, tensor, buffer, err);
 }
 
 /* Optimizer moments and step count begin anew. */
@@ -234,12 +240,60 @@ static bool write_weight(struct net *net, const struct tensor *tensor, const str
         named_tensor_to_i64(named, buffer);
     else
         named_tensor_to_f32(named, buffer);
-    return net->backend->write(net->stream, tensor, buffer, err);
+    return write_values(net, tensor, buffer, err);
+}
+
+/* Where what passes through the prologue comes from. */
+struct source {
+    struct net *net;
+    const struct state_dict *dict; /* NULL: drawn */
+    void *buffer;
+};
+
+static bool write_passing(void *arg, const struct tensor *tensor, struct err *err)
+{
+    const struct source *source = arg;
+    const struct named_tensor *named = source->dict ? find_named(source->net, source->dict, tensor->name) : NULL;
+
+    return named ? write_weight(source->net, tensor, named, source->buffer, err)
+                 : draw_and_write(source->net, tensor, source->buffer, err);
+}
+
+static bool fold(struct net *net, const struct state_dict *dict, void *buffer, struct err *err)
+{
+    struct source source = {net, dict, buffer};
+    struct plan *plan = any_plan(net);
+
+    return !plan_graph(plan)->fold_once || plan_fold(plan, write_passing, &source, err);
+}
+
+bool net_need_weights(struct net *net, struct err *err)
+{
+    const struct graph *graph = plan_graph(any_plan(net));
+    const struct tensor *tensor;
+    tensor_id t = 0;
+    void *buffer;
+    bool ok;
+
+    if (net->has_weights)
+        return true;
+    buffer = host_buffer(graph, err);
+    ok = buffer;
+
+    while (ok && (tensor = next_weight(graph, &t))) {
+        if (is_drawn(net, tensor) && !tensor->passing)
+            ok = draw_and_write(net, tensor, buffer, err);
+    }
+    if (ok && !net->config.load_follows)
+        ok = fold(net, NULL, buffer, err);
+    free(buffer);
+    net->has_weights = ok;
+    return ok;
 }
 
 bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bool *skipped, struct err *err)
 {
-    const struct graph *graph = any_graph(net);
+    const struct graph *graph = plan_graph(any_plan(net));
     const struct named_tensor *named;
     const struct tensor *tensor;
     bool ok = true, left = false;
@@ -255,12 +309,12 @@ bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bo
         return false;
     for (tensor_id t = 0; ok && (tensor = next_weight(graph, &t));) {
         match(net, tensor, dict, skip_head, &named, &left, NULL);
-        if (named && !(left && is_head(net, tensor)))
+        if (named && !tensor->passing && !(left && is_head(net, tensor)))
             ok = write_weight(net, tensor, named, buffer, err);
     }
-    ok = ok && reset_optimizer(net, graph, buffer, err);
-    net->has_weights = net->has_weights || ok;
     params_set_derived_valid(net->params, false);
+    ok = ok && fold(net, dict, buffer, err) && reset_optimizer(net, graph, buffer, err);
+    net->has_weights = net->has_weights || ok;
     free(buffer);
     if (ok && skipped)
         *skipped = left;
@@ -269,11 +323,13 @@ bool net_load(struct net *net, const struct state_dict *dict, bool skip_head, bo
 
 bool net_save(struct net *net, struct state_dict **ret, struct err *err)
 {
-    const struct graph *graph = any_graph(net);
+    const struct graph *graph = plan_graph(any_plan(net));
     const struct tensor *tensor;
     struct state_dict *dict;
     tensor_id t = 0;
 
+    if (graph->fold_once)
+        return err_set(err, ERR_BUG, "an inference net on %s keeps its weights folded and rounded", net->backend->name);
     if (!net_need_weights(net, err))
         return false;
     dict = state_dict_new();

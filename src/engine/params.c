@@ -9,7 +9,7 @@
 struct entry {
     const void *layout;
     size_t bytes, extra;
-    void *data; /* inside one of the blocks; NULL for DERIVED */
+    void *data; /* inside one of the blocks; NULL for what lives in the arena */
     bool known;
 };
 
@@ -115,7 +115,7 @@ bool params_take(struct params *params, struct graph *graph, struct err *err)
     if (!grow(params, graph))
         return err_set(err, ERR_MEMORY, "no memory for a table of parameters");
     for (int t = 0; t < graph->tensor_count; t++)
-        if (tensor_is_persistent(graph->tensors[t].role) && !entry_of(params, &graph->tensors[t])->known)
+        if (graph_keeps(graph, &graph->tensors[t]) && !entry_of(params, &graph->tensors[t])->known)
             size += offset_round(graph->tensors[t].bytes);
     if (size && !new_block(params, size, &block, err))
         return false;
@@ -130,7 +130,7 @@ bool params_take(struct params *params, struct graph *graph, struct err *err)
         if (!entry->known) {
             *entry = (struct entry){tensor->layout, tensor->bytes, tensor->extra, NULL, true};
             params->roles[tensor->role].bytes += offset_round(tensor->bytes);
-            if (tensor->role != TENSOR_DERIVED) {
+            if (graph_keeps(graph, tensor)) {
                 entry->data = (char *)block + size;
                 size += offset_round(tensor->bytes);
             }

@@ -16,7 +16,7 @@ struct params *params_free(struct params *params); /* accepts and returns NULL *
 void params_offer(const struct params *params, struct graph *graph);
 
 /* Afterwards: keeps the layouts that this graph decided, allocates what is new, zeroed, and sets tensor->data of the
- * persistent tensors (DERIVED ones lie in the plans' arena). */
+ * tensors that the graph keeps (graph_keeps(); the others lie in the plans' arena). */
 bool params_take(struct params *params, struct graph *graph, struct err *err);
 
 /* The bytes held for one role. */

@@ -17,7 +17,7 @@ struct work {
 static bool in_arena(const struct tensor *tensor)
 {
     return tensor->role == TENSOR_INPUT || tensor->role == TENSOR_ACTIVATION || tensor->role == TENSOR_GRADIENT ||
-           tensor->role == TENSOR_STATE;
+           tensor->role == TENSOR_STATE || tensor->passing;
 }
 
 static void extend(struct span *span, int step)
@@ -107,13 +107,13 @@ static void work_in_place(struct work *w, const struct kernel *kernels)
     }
 }
 
-/* DERIVED tensors, by slot, from the start of the arena; returns where they end. */
+/* DERIVED tensors that are not kept, by slot, from the start of the arena; returns where they end. */
 static size_t place_derived(struct placement *placement, const struct graph *graph)
 {
     size_t offset = 0;
 
     for (int t = 0; t < graph->tensor_count; t++) {
-        if (graph->tensors[t].role != TENSOR_DERIVED)
+        if (graph->tensors[t].role != TENSOR_DERIVED || graph->fold_once)
             continue;
         placement->tensors[t] = offset;
         offset += offset_round(graph->tensors[t].bytes);
@@ -121,12 +121,15 @@ static size_t place_derived(struct placement *placement, const struct graph *gra
     return offset;
 }
 
-/* Under which role a tensor is summed: gradients of activations are activations, only those of parameters are not. */
+/* Under which role a tensor is summed: gradients of activations are activations, only those of parameters are not; so
+ * are parameters on their way through the prologue. */
 static int column_of(const struct graph *graph, tensor_id t)
 {
     const struct tensor *tensor = &graph->tensors[t];
 
     if (tensor->role == TENSOR_GRADIENT && (tensor->of == NO_TENSOR || graph->tensors[tensor->of].role != TENSOR_PARAM))
+        return TENSOR_ACTIVATION;
+    if (tensor->passing)
         return TENSOR_ACTIVATION;
     return tensor->role;
 }
@@ -164,7 +167,7 @@ static void sum_up(const struct work *w, struct plan_memory *memory, size_t deri
     memory->scratch = (size_t)fullest[TENSOR_ROLE_COUNT];
     memory->gaps = memory->arena - derived - (size_t)most;
     for (int t = 0; t < graph->tensor_count; t++) {
-        if (tensor_is_persistent(graph->tensors[t].role))
+        if (graph_keeps(graph, &graph->tensors[t]))
             memory->persistent[graph->tensors[t].role] += offset_round(graph->tensors[t].bytes);
         if (graph->tensors[t].role == TENSOR_INPUT)
             memory->inputs += offset_round(graph->tensors[t].bytes);

@@ -357,11 +357,32 @@ static bool run_main(struct plan *plan, struct err *err)
     return run_ops(plan, plan->graph->prologue_count, plan->graph->op_count, err);
 }
 
+bool plan_fold(struct plan *plan, bool (*write)(void *arg, const struct tensor *tensor, struct err *err), void *arg,
+               struct err *err)
+{
+    const struct graph *graph = plan->graph;
+
+    for (int i = 0; i < graph->prologue_count; i++) {
+        for (int k = 0; k < graph->ops[i].input_count; k++) {
+            const struct tensor *tensor = op_input(graph, &graph->ops[i], k);
+
+            if (tensor && tensor->passing && !write(arg, tensor, err))
+                return false;
+        }
+        if (!run_ops(plan, i, i + 1, err))
+            return false;
+    }
+    params_set_derived_valid(plan->params, true);
+    return true;
+}
+
 bool plan_run(struct plan *plan, struct err *err)
 {
     const struct graph *graph = plan->graph;
 
     if (graph->prologue_count && !params_derived_valid(plan->params)) {
+        if (graph->fold_once)
+            return err_set(err, ERR_BUG, "this net has no weights yet");
         if (!run_ops(plan, 0, graph->prologue_count, err))
             return false;
         params_set_derived_valid(plan->params, true);

@@ -30,6 +30,11 @@ void plan_bind(struct plan *plan, void *arena);
 /* The microseconds that op number `op` takes when it runs alone, `times` in a row. What it computes is spoilt. */
 bool plan_time_op(struct plan *plan, int op, int times, double *ret, struct err *err);
 
+/* The prologue of a graph that folds once. `write` gives one after the other of its passing tensors their values: they
+ * are there for the next op alone. */
+bool plan_fold(struct plan *plan, bool (*write)(void *arg, const struct tensor *tensor, struct err *err), void *arg,
+               struct err *err);
+
 /* One run, the prologue before it when the DERIVED tensors are not valid. Does not wait for the device. */
 bool plan_run(struct plan *plan, struct err *err);
 

@@ -31,3 +31,16 @@ void graph_precision(struct graph *graph, enum dtype precision)
             graph->tensors[graph->ops[i].outputs[1]].dtype = DTYPE_F32; /* probabilities */
         }
 }
+
+void graph_halve_weights(struct graph *graph, enum dtype precision)
+{
+    if (graph->failed || precision == DTYPE_F32)
+        return;
+    for (int i = 0; i < graph->op_count; i++) {
+        struct op *op = &graph->ops[i];
+        struct tensor *weight = op->type == OP_LINEAR ? op_input(graph, op, LINEAR_WEIGHT) : NULL;
+
+        if (weight && weight->role == TENSOR_PARAM && op_input(graph, op, LINEAR_X)->dtype == precision)
+            weight->dtype = precision;
+    }
+}

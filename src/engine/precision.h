@@ -10,4 +10,8 @@
  * weight in F32 with an activation in BF16. After all other passes. DTYPE_F32 changes nothing. */
 void graph_precision(struct graph *graph, enum dtype precision);
 
+/* For nets that only infer, after graph_precision(): weights of linear layers, each read by its layer alone, are kept
+ * in the precision in which they are read. Whoever writes them rounds (net_weights.c). */
+void graph_halve_weights(struct graph *graph, enum dtype precision);
+
 #endif

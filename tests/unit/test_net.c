@@ -1,5 +1,6 @@
 /* test_net.c - the facade net.h: weights in and out, batches of every size, forecasts, reproducibility. Small images,
  * so that it is quick; what the networks compute is held against torchvision in tests/golden. */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,8 @@
 
 #include <cmocka.h>
 
-#include "engine/net.h"
+#include "engine/bf16.h"
+#include "engine/net_internal.h"
 
 enum { SIZE = 32, BATCH = 4, CLASSES = 3 };
 
@@ -272,6 +274,106 @@ static void test_input_buffer(void **state)
     net_free(net);
 }
 
+/* An inference net where memory is scarce keeps only what it reads in each run: it computes the same, drawn or loaded,
+ * in plans of every size, in the memory that was forecast. Swin has tables in its prologue. */
+static void check_folded_once(const char *model)
+{
+    struct net_config config = config_for(NET_INFER, "ref");
+    struct backend scarce = *backend_find("ref");
+    float expected[BATCH * CLASSES], found[BATCH * CLASSES];
+    struct net *plain, *net;
+    struct state_dict *dict;
+    struct err err;
+
+    scarce.recompute_bytes = 1;
+    config.model = model;
+    config.image_size = 32;
+    plain = open_net(&config);
+    assert_true(net_open_on(&config, &scarce, &net, &err));
+    assert_true(net_memory(net)->total < net_memory(plain)->total);
+    for (int n = BATCH; n > BATCH - 3; n--) {
+        logits(plain, n, expected);
+        logits(net, n, found);
+        assert_memory_equal(found, expected, (size_t)n * CLASSES * sizeof *found);
+    }
+    net_free(plain);
+
+    config.seed = 6;
+    plain = open_net(&config);
+    logits(plain, BATCH, expected);
+    assert_true(net_save(plain, &dict, &err));
+    assert_true(net_load(net, dict, false, NULL, &err));
+    logits(net, BATCH, found);
+    assert_memory_equal(found, expected, sizeof found);
+    net_free(net);
+
+    config.load_follows = true;
+    assert_true(net_open_on(&config, &scarce, &net, &err));
+    assert_false(net_logits(net, images(), BATCH, found, &err));
+    assert_true(net_load(net, dict, false, NULL, &err));
+    logits(net, 1, found); /* another plan comes before the one that was there when the weights came */
+    logits(net, BATCH, found);
+    assert_memory_equal(found, expected, sizeof found);
+    state_dict_free(dict);
+    assert_false(net_save(net, &dict, &err));
+    net_free(net);
+    net_free(plain);
+}
+
+static void test_folded_once(void **state)
+{
+    (void)state;
+    check_folded_once("resnet18");
+    check_folded_once("mobilenet_v3_small");
+    check_folded_once("swin_v2_t");
+}
+
+/* In half precision weights of linear layers are halves alone; batch norms are folded away. */
+static void test_half_weights_in_forecast(void **state)
+{
+    static const char *const models[] = {"resnet50", "vit_b_16", "swin_v2_t", "mobilenet_v3_large"};
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct net_config config = config_for(NET_INFER, "cuda");
+        struct net_memory single, half;
+        struct net_info info;
+
+        config.model = models[i];
+        config.image_size = 224;
+        assert_true(net_describe(&config, &info, NULL) && net_plan(&config, &single, NULL));
+        config.precision = DTYPE_BF16;
+        assert_true(net_plan(&config, &half, NULL));
+        assert_true(single.weights < (uint64_t)info.parameters * 4 + (2 << 20));
+        assert_true(half.weights < (uint64_t)info.parameters * 2 + (2 << 20));
+    }
+}
+
+static void test_rounding_to_bf16(void **state)
+{
+    static const struct {
+        float value;
+        uint16_t half;
+    } cases[] = {{0, 0},
+                 {-0.0f, 0x8000},
+                 {1, 0x3F80},
+                 {-2.5f, 0xC020},
+                 {0x1.01p0f, 0x3F80},
+                 {0x1.03p0f, 0x3F82},
+                 {0x1.010002p0f, 0x3F81},
+                 {0x1.FFFFFEp0f, 0x4000},
+                 {INFINITY, 0x7F80},
+                 {FLT_MAX, 0x7F80}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(bf16_of_float(cases[i].value), cases[i].half);
+    assert_true(isnan(bf16_to_float(bf16_of_float(NAN))));
+    for (uint32_t half = 0; half <= UINT16_MAX; half++)
+        if (!isnan(bf16_to_float((uint16_t)half)))
+            assert_int_equal(bf16_of_float(bf16_to_float((uint16_t)half)), half);
+}
+
 static void test_bad_calls_are_errors(void **state)
 {
     struct net_config config = config_for(NET_TRAIN, "cpu");
@@ -355,6 +457,9 @@ int main(void)
         cmocka_unit_test(test_evaluation_between_steps),
         cmocka_unit_test(test_every_batch_size),
         cmocka_unit_test(test_input_buffer),
+        cmocka_unit_test(test_folded_once),
+        cmocka_unit_test(test_half_weights_in_forecast),
+        cmocka_unit_test(test_rounding_to_bf16),
         cmocka_unit_test(test_bad_calls_are_errors),
         cmocka_unit_test(test_loading_is_strict),
     };

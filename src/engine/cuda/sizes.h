@@ -17,7 +17,7 @@ enum {
     LAYER_NORM_MOST_BLOCKS = 132, /* of the backward, each with sums of its own */
     LAYER_NORM_BLOCK_ROWS = 8,    /* at least */
     LIKELY_WORKSPACE = 16 << 20,
-    RECOMPUTE_BYTES = 8 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
+    RECOMPUTE_BYTES = 4 << 20, /* smaller tensors save little, and a launch for each costs as much as reading them */
     WINDOW_SIDE = 8,           /* of the windows of window attention, and channels of its heads: Swin v2's only ones */
     WINDOW_DIM = 32,
     WINDOW_SUMS = 1 << 20, /* at least what its backward leaves of sums */

@@ -56,7 +56,7 @@ struct graph *net_graph(const struct model *model, const struct net_config *conf
         graph_halve_weights(graph, config->precision);
     if (training) {
         graph_recompute(graph, backend->recompute_bytes);
-        graph_adam(graph, config->learning_rate, ADAM_BYTES);
+        graph_adam(graph, config->learning_rate, ADAM_BYTES, ADAM_PARTS);
     }
     if (config->keep_inputs) {
         graph->tensors[graph->input].keep = true;

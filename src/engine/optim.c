@@ -77,15 +77,19 @@ static int find_due(struct graph *graph, struct due *due)
     return count;
 }
 
-void graph_adam(struct graph *graph, double learning_rate, size_t least_bytes)
+void graph_adam(struct graph *graph, double learning_rate, size_t least_bytes, int parts)
 {
     struct due *due = graph_alloc(graph, (size_t)graph->gradient_count * sizeof *due);
     struct op *source = graph->ops;
     int op_count = graph->op_count, count = due ? find_due(graph, due) : 0, first = 0, next = 0;
-    size_t bytes = 0;
+    size_t all = 0, bytes = 0;
 
     if (graph->failed)
         return;
+    for (int i = 0; i < count; i++)
+        all += tensor_plain_bytes(&graph->tensors[due[i].param]);
+    if (least_bytes < all / (size_t)parts)
+        least_bytes = all / (size_t)parts;
     graph->ops = NULL;
     graph->op_count = graph->op_capacity = 0;
     for (int i = 0; i < op_count && !graph->failed; i++) {

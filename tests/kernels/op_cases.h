@@ -696,7 +696,7 @@ static inline struct graph *case_graph(const struct op_case *c, bool fuse, struc
         if (graph->gradients[t] != NO_TENSOR)
             graph->tensors[graph->gradients[t]].keep = true;
     if (c->flags & CASE_ADAM)
-        graph_adam(graph, 1e-2, 64);
+        graph_adam(graph, 1e-2, 64, 1000);
     return graph;
 }
 

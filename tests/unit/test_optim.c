@@ -1,6 +1,7 @@
 /* test_optim.c - the pass that updates parameters within the backward: in every network each parameter is updated once,
  * after all that reads it or makes its gradient, and few gradients are there at a time. (Values: the op cases with
  * CASE_ADAM, the golden losses.) */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -16,7 +17,7 @@
 #include "engine/optim.h"
 #include "engine/plan.h"
 
-static struct graph *make_graph(const char *name, size_t least_bytes)
+static struct graph *make_graph(const char *name, size_t least_bytes, int parts)
 {
     const struct model *model = model_find(name);
     struct graph *graph = graph_new(true);
@@ -28,7 +29,7 @@ static struct graph *make_graph(const char *name, size_t least_bytes)
     graph->logits = logits;
     nn_cross_entropy(graph, logits);
     graph_backward(graph, graph->loss, NO_TENSOR);
-    graph_adam(graph, 1e-3, least_bytes);
+    graph_adam(graph, 1e-3, least_bytes, parts);
     if (graph->failed)
         fail_msg("%s: %s", name, graph->err.message);
     return graph;
@@ -98,7 +99,7 @@ static void test_order(void **state)
         int before = 0;
 
         for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
-            struct graph *graph = make_graph(*name, bytes[i]);
+            struct graph *graph = make_graph(*name, bytes[i], INT_MAX);
             int updates = check(*name, graph, bytes[i]);
 
             assert_true(i == 0 || updates < before);
@@ -112,7 +113,7 @@ static void test_order(void **state)
 /* Of moments, slot by slot, the parameters they are of: a net's plans of other batch sizes share them. */
 static void test_moments(void **state)
 {
-    struct graph *one = make_graph("resnet18", SIZE_MAX), *many = make_graph("resnet18", 1);
+    struct graph *one = make_graph("resnet18", 1, 1), *many = make_graph("resnet18", 1, INT_MAX);
 
     (void)state;
     assert_int_equal(one->tensor_count, many->tensor_count);
@@ -129,14 +130,15 @@ static void test_memory(void **state)
 {
     struct plan_memory late, early;
     struct err err;
-    struct graph *graph = make_graph("vit_b_32", SIZE_MAX);
+    struct graph *graph = make_graph("vit_b_32", 1, 1);
     size_t weights = 4ul * 87000000;
 
     (void)state;
     assert_true(plan_forecast(graph, backend_find("ref"), &late, &err));
     graph_free(graph);
-    graph = make_graph("vit_b_32", ADAM_BYTES);
+    graph = make_graph("vit_b_32", ADAM_BYTES, ADAM_PARTS);
     assert_true(plan_forecast(graph, backend_find("ref"), &early, &err));
+    assert_int_equal(check("vit_b_32", graph, ADAM_BYTES), ADAM_PARTS);
     graph_free(graph);
     assert_true(late.live[TENSOR_GRADIENT] > weights);
     assert_true(early.arena < late.arena - weights / 2);

@@ -5,7 +5,11 @@
  * ahead of the consumer. The consumer walks the epoch's list and notes where each picture is, in the cache or in the
  * ring; a bad one it reports and leaves out. So the batches follow from the list alone, whatever the threads do. Then
  * it copies the pictures into the batch, idle threads helping, since one thread moves less than a GPU takes. What is
- * cached is decided by index (the first `cached` samples), since every epoch reads all. */
+ * cached is decided by index (the first `cached` samples), since every epoch reads all.
+ *
+ * With a decoder there are threads of two kinds: as many as cores, which decode by themselves, and its callers, which
+ * hand it pictures and wait. Until it is ready the first kind works, whose first picture that it wants has it opened;
+ * then the callers do alone: cores that decode beside them make fewer pictures than they cost the decoder. */
 #include "data/loader.h"
 
 #include <pthread.h>
@@ -14,11 +18,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/random.h"
 
-enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4, HELP_FROM_BYTES = 2 << 20 };
+enum { MAX_THREADS = 256, AHEAD_PER_THREAD = 4, HELP_FROM_BYTES = 2 << 20, NICE = 10 };
 static const uint64_t ORDER_STREAM = UINT64_C(0x6c6f61646572) << 16; /* apart from other users of the seed */
 
 enum slot_state { SLOT_FREE, SLOT_BUSY, SLOT_GOOD, SLOT_BAD };
@@ -60,6 +65,7 @@ struct loader {
     size_t *todo, todo_count, next, limit; /* the threads may take todo[next] while next < limit */
     int busy;
     bool quit;
+    bool decoder_ready;     /* and has callers */
     struct copying copying; /* its numbers are drawn without the lock */
     int copiers;
     struct loader_counts counts;
@@ -70,8 +76,12 @@ struct loader {
     uint8_t *ring, *cache; /* a picture's bytes are written by one thread before its slot is GOOD */
     size_t cached;         /* samples below this are kept */
 
-    pthread_t *threads;
-    int thread_count;
+    struct worker {
+        struct loader *loader;
+        pthread_t thread;
+        bool calls; /* waits for the decoder, once that is ready; the others decode until then */
+    } * workers;
+    int worker_count, cores; /* the first `cores` workers decode by themselves */
 };
 
 static size_t smaller(size_t a, size_t b)
@@ -104,6 +114,23 @@ static void help_copying(struct loader *loader)
     pthread_cond_signal(&loader->done);
 }
 
+/* With the lock held: is the decoder ready now? Then those that wait for it begin. */
+static void look_at_decoder(struct loader *loader)
+{
+    const struct picture_decoder *decoder = loader->config.decoder;
+
+    if (loader->decoder_ready || !decoder || loader->worker_count <= loader->cores || !decoder->ready(decoder->arg))
+        return;
+    loader->decoder_ready = true;
+    pthread_cond_broadcast(&loader->work);
+}
+
+/* With the lock held: may the worker take the next of `todo`? */
+static bool may_decode(const struct loader *loader, const struct worker *worker)
+{
+    return loader->next < loader->limit && worker->calls == loader->decoder_ready;
+}
+
 /* With the lock held, which is given back meanwhile: makes the next picture of `todo`. */
 static void decode_next(struct loader *loader)
 {
@@ -134,18 +161,22 @@ static void decode_next(struct loader *loader)
     loader->counts.by_decoder += ok && origin == PICTURE_BY_DECODER;
     loader->counts.decoded += ok && origin != PICTURE_CACHED;
     loader->busy--;
+    look_at_decoder(loader);
     pthread_cond_signal(&loader->done);
 }
 
 static void *work(void *arg)
 {
-    struct loader *loader = arg;
+    const struct worker *worker = arg;
+    struct loader *loader = worker->loader;
 
+    if (loader->config.decoder && !worker->calls) /* opening decoder and net goes first */
+        setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
     pthread_mutex_lock(&loader->lock);
     while (!loader->quit)
         if (has_copies(loader))
             help_copying(loader);
-        else if (loader->next < loader->limit)
+        else if (may_decode(loader, worker))
             decode_next(loader);
         else
             pthread_cond_wait(&loader->work, &loader->lock);
@@ -170,17 +201,22 @@ static int default_threads(void)
 
 static bool start_threads(struct loader *loader, int wanted, struct err *err)
 {
-    loader->threads = calloc((size_t)wanted, sizeof *loader->threads);
-    if (!loader->threads)
+    loader->workers = calloc((size_t)wanted, sizeof *loader->workers);
+    if (!loader->workers)
         return err_set(err, ERR_MEMORY, "no memory for %d loader threads", wanted);
-    while (loader->thread_count < wanted) {
-        int code = pthread_create(&loader->threads[loader->thread_count], NULL, work, loader);
+    for (int count = 0; count < wanted; count++) {
+        struct worker *worker = &loader->workers[count];
+        int code;
 
-        if (code != 0 && loader->thread_count == 0)
+        *worker = (struct worker){.loader = loader, .calls = count >= loader->cores};
+        code = pthread_create(&worker->thread, NULL, work, worker);
+        if (code != 0 && count == 0)
             return err_set(err, ERR_MEMORY, "cannot start a loader thread: %s", strerror(code));
         if (code != 0) /* fewer will do */
             break;
-        loader->thread_count++;
+        pthread_mutex_lock(&loader->lock);
+        loader->worker_count++;
+        pthread_mutex_unlock(&loader->lock);
     }
     return true;
 }
@@ -221,9 +257,10 @@ bool loader_open(const struct dataset *dataset, const struct loader_config *conf
     loader = calloc(1, sizeof *loader);
     if (!loader)
         return err_set(err, ERR_MEMORY, "no memory for a loader");
-    if (config->decoder) /* one batch under way, one gathering */
-        threads += 2 * config->decoder->together;
     threads = (int)smaller((size_t)(threads < MAX_THREADS ? threads : MAX_THREADS), dataset->count);
+    loader->cores = threads;
+    if (config->decoder)
+        threads += (int)smaller((size_t)config->decoder->callers, dataset->count);
     loader->dataset = dataset;
     loader->config = *config;
     loader->config.batch_size = (int)smaller((size_t)config->batch_size, dataset->count);
@@ -252,8 +289,8 @@ struct loader *loader_free(struct loader *loader)
     loader->quit = true;
     pthread_cond_broadcast(&loader->work);
     pthread_mutex_unlock(&loader->lock);
-    for (int i = 0; i < loader->thread_count; i++)
-        pthread_join(loader->threads[i], NULL);
+    for (int i = 0; i < loader->worker_count; i++)
+        pthread_join(loader->workers[i].thread, NULL);
     pthread_mutex_destroy(&loader->lock);
     pthread_cond_destroy(&loader->work);
     pthread_cond_destroy(&loader->done);
@@ -270,7 +307,7 @@ struct loader *loader_free(struct loader *loader)
     free(loader->copying.from);
     free(loader->ring);
     free(loader->cache);
-    free(loader->threads);
+    free(loader->workers);
     free(loader->first_bad);
     free(loader);
     return NULL;
@@ -327,6 +364,7 @@ bool loader_start(struct loader *loader, uint64_t epoch, struct err *err)
     }
     loader->next = 0;
     loader->limit = smaller(loader->window, loader->todo_count);
+    look_at_decoder(loader);
     pthread_cond_broadcast(&loader->work);
     pthread_mutex_unlock(&loader->lock);
     return true;

@@ -9,12 +9,13 @@
 #include "data/picture_cache.h"
 
 /* (optional) Something that decodes and resizes JPEG better than we, to the same bytes: a GPU. decode waits for the
- * result and may be called by many threads at once; false: not this one, or not now. together: how many it takes at a
- * time. */
+ * result and may be called by many threads at once; false: not this one, or not now. ready: is it open? The first
+ * decode opens it, without waiting for that. callers: threads waiting for it that keep it busy. */
 struct picture_decoder {
     bool (*decode)(void *arg, const struct jpeg_picture *picture, uint8_t *out);
+    bool (*ready)(void *arg);
     void *arg;
-    int together;
+    int callers;
 };
 
 enum picture_origin { PICTURE_DECODED, PICTURE_BY_DECODER, PICTURE_CACHED };

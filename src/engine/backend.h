@@ -89,9 +89,10 @@ struct backend {
      * waits until what was in it has left. */
     bool (*input_buffer)(struct stream *stream, size_t bytes, void **ret, struct err *err);
 
-    /* (optional, all or none) JPEG by engines of the device, see jpeg.h. decode: on any thread. */
+    /* (optional, all or none) JPEG by engines of the device, see jpeg.h. decode, ready: on any thread. */
     bool (*jpeg_open)(const char *device, int image_size, struct jpeg_engines **ret, struct err *err);
     bool (*jpeg_decode)(struct jpeg_engines *engines, const struct jpeg_picture *picture, uint8_t *out);
+    bool (*jpeg_ready)(struct jpeg_engines *engines);
     struct jpeg_engines *(*jpeg_close)(struct jpeg_engines *engines);
 
     int oldest_capability; /* major compute capability of a GPU that it can use; 0: any */

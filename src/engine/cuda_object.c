@@ -46,6 +46,7 @@ bool cuda_object_load(struct err *err)
     cuda_backend.input_buffer = object->backend.input_buffer;
     cuda_backend.jpeg_open = object->backend.jpeg_open;
     cuda_backend.jpeg_decode = object->backend.jpeg_decode;
+    cuda_backend.jpeg_ready = object->backend.jpeg_ready;
     cuda_backend.jpeg_close = object->backend.jpeg_close;
     cuda_backend.stream_open = object->backend.stream_open;
     loaded = true;

@@ -7,7 +7,7 @@
 
 /* What librfuav_cuda.so exports as `rfuav_cuda_object`. The number grows with every change of the structs that both
  * sides see, so that an object of another build is refused. */
-enum { CUDA_OBJECT_ABI = 4 };
+enum { CUDA_OBJECT_ABI = 5 };
 struct cuda_object {
     int abi;
     struct backend backend;

@@ -41,3 +41,8 @@ bool jpeg_decoder_run(struct jpeg_decoder *decoder, const struct jpeg_picture *p
 {
     return decoder->backend->jpeg_decode(decoder->engines, picture, out);
 }
+
+bool jpeg_decoder_ready(struct jpeg_decoder *decoder)
+{
+    return decoder->backend->jpeg_ready(decoder->engines);
+}

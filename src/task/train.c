@@ -167,6 +167,11 @@ static bool decode_on_device(void *arg, const struct jpeg_picture *picture, uint
     return jpeg_decoder_run(arg, picture, out);
 }
 
+static bool device_ready(void *arg)
+{
+    return jpeg_decoder_ready(arg);
+}
+
 /* The threads begin to decode at once, while the net is being opened. */
 static bool open_loaders(struct training *t, struct err *err)
 {
@@ -183,7 +188,7 @@ static bool open_loaders(struct training *t, struct err *err)
     };
 
     t->engines = jpeg_decoder_open(t->task->backend, t->task->device_uuid, config.image_size);
-    t->decoder = (struct picture_decoder){decode_on_device, t->engines, JPEG_BATCH};
+    t->decoder = (struct picture_decoder){decode_on_device, device_ready, t->engines, JPEG_THREADS};
     config.decoder = t->engines ? &t->decoder : NULL;
     config.disk = t->disk = picture_cache_open(config.image_size);
     if (!loader_open(t->train_set, &config, &t->train_loader, err))

@@ -4,13 +4,16 @@
     make build/tests/bench/epochs && tests/bench/epochs.py --device cpu --images 48 --batch 8     a small one, here
     tests/bench/epochs.py --device cuda --images 800 --batch 32,128                               on a GPU server
 
-Pictures are made first: 1800x1200 spectrograms of noise with bursts, JPEG as Pillow writes it at quality 75 and 4:2:0.
-Then, in one run: PyTorch with DataLoader without workers (the reference's loop: PIL, Resize, ToTensor), over a part of
-the folder; PyTorch with one loader process a core, a whole epoch; rfuav (tests/bench/epochs.c), three epochs, the disk
-cache empty before the first; and rfuav once more as a second task on the same folder. Prints a table; --json keeps the
-numbers."""
+Pictures are made first: 1800x1200 spectrograms of noise with bursts, JPEG as Pillow writes it at quality 75 and 4:2:0;
+with --copies each of them several times, told apart by a comment. Then, in one run: PyTorch with DataLoader without
+workers (the reference's loop: PIL, Resize, ToTensor), over a part of the folder; PyTorch with one loader process a core,
+a whole epoch; rfuav (tests/bench/epochs.c), three epochs, the disk cache empty before the first; and rfuav once more as
+a second task on the same folder. Everything is open and warm when the clock starts; both sides once more in a fresh
+process whose first epoch counts from its start, of PyTorch from the end of its imports. Prints a table; --json keeps
+the numbers."""
 
 import argparse
+import concurrent.futures as futures
 import json
 import multiprocessing
 import os
@@ -25,6 +28,7 @@ from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT, CLASSES = 1800, 1200, 4
+CORES = len(os.sched_getaffinity(0))
 
 
 def jet(values):
@@ -44,23 +48,35 @@ def make_picture(job):
     Image.fromarray(jet(numpy.clip((decibels + 10) / 30, 0, 1))).save(path)
 
 
-def make_folder(folder, images):
+def make_copies(job):
+    """Files of the same picture with other bytes: a comment after the start marker."""
+    path, copies = job
+    data = pathlib.Path(path).read_bytes()
+    for i in range(1, copies):
+        comment = b"copy %d" % i
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        pathlib.Path(path.replace(".jpg", f"_{i}.jpg")).write_bytes(data[:2] + segment + data[2:])
+
+
+def make_folder(folder, images, copies=1):
     jobs = []
-    for i in range(images):
+    for i in range(images // copies):
         label = i % CLASSES
         os.makedirs(f"{folder}/class{label}", exist_ok=True)
         jobs.append((f"{folder}/class{label}/{i:05}.jpg", label, i))
-    with multiprocessing.Pool() as pool:
+    with multiprocessing.Pool(CORES) as pool:
         pool.map(make_picture, jobs, chunksize=4)
-    return sum(os.path.getsize(path) for path, _, _ in jobs) / images
+        pool.map(make_copies, [(path, copies) for path, _, _ in jobs], chunksize=4)
+    return sum(os.path.getsize(path) for path, _, _ in jobs) / len(jobs)
 
 
-def torch_epoch(folder, device, batch, workers, images):
-    """Images a second of an epoch in PyTorch, of its first `images` pictures (0: all)."""
+def torch_epoch(folder, device, batch, workers, images, cold=False):
+    """Images a second of an epoch in PyTorch, of its first `images` pictures (0: all); cold: with all that is opened."""
     import torch
     import torchvision
     from torchvision import transforms
 
+    begun, done = time.monotonic(), 0
     data = torchvision.datasets.ImageFolder(folder, transforms.Compose([transforms.Resize((224, 224)),
                                                                          transforms.ToTensor()]))
     loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True, num_workers=workers)
@@ -76,9 +92,10 @@ def torch_epoch(folder, device, batch, workers, images):
         optimizer.step()
         return loss.item()
 
-    for _ in range(3):
-        step(torch.rand(batch, 3, 224, 224), torch.zeros(batch, dtype=torch.int64))
-    begun, done = time.monotonic(), 0
+    if not cold:
+        for _ in range(3):
+            step(torch.rand(batch, 3, 224, 224), torch.zeros(batch, dtype=torch.int64))
+        begun = time.monotonic()
     for inputs, labels in loader:
         step(inputs, labels)
         done += len(labels)
@@ -87,8 +104,13 @@ def torch_epoch(folder, device, batch, workers, images):
     return done / (time.monotonic() - begun)
 
 
-def ours(driver, folder, backend, batch, precision, epochs, environment):
-    done = subprocess.run([driver, folder, backend, "resnet18", str(batch), precision, str(epochs)], text=True,
+def cold_torch_epoch(*job):
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(torch_epoch, *job, cold=True).result()
+
+
+def ours(driver, folder, backend, batch, precision, epochs, environment, cold=False):
+    done = subprocess.run([driver, *(["-c"] if cold else []), folder, backend, "resnet18", str(batch), precision, str(epochs)], text=True,
                           stdout=subprocess.PIPE, env={**os.environ, **environment}, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {"epochs": [line["images_per_s"] for line in lines if "epoch" in line],
@@ -103,10 +125,12 @@ def row(name, rate, reference, workers):
 
 def peers(arguments, folder):
     """Images a second of PyTorch, which its loader bounds whatever the batch: the reference's loop, and all cores."""
+    device, batch = arguments.device, arguments.peer_batch
     if arguments.no_torch:
-        return 0, 0
-    return (torch_epoch(folder, arguments.device, arguments.peer_batch, 0, arguments.reference_images),
-            torch_epoch(folder, arguments.device, arguments.peer_batch, os.cpu_count(), 0))
+        return 0, 0, 0
+    return (torch_epoch(folder, device, batch, 0, arguments.reference_images),
+            torch_epoch(folder, device, batch, CORES, 0),
+            cold_torch_epoch(folder, device, batch, CORES, 0))
 
 
 def measure(arguments, folder, backend, precision, batch):
@@ -114,18 +138,24 @@ def measure(arguments, folder, backend, precision, batch):
         environment = {"RFUAV_CACHE": cache}
         first = ours(arguments.driver, folder, backend, batch, precision, 3, environment)
         second = ours(arguments.driver, folder, backend, batch, precision, 1, environment)
+        for pictures in pathlib.Path(cache).glob("pictures/*"):
+            pictures.unlink()  # what cuDNN was timed for stays
+        cold = backend != "none" and ours(arguments.driver, folder, backend, batch, precision, 1, environment, cold=True)
     return {"name": "loader alone" if backend == "none" else f"batch {batch}, {precision}", "first": first,
-            "second": second}
+            "second": second, "cold": cold}
 
 
-def table(reference, workers, cases):
+def table(reference, workers, cold, cases):
     rows = ["| resnet18, images/s | | × no workers | × workers |", "|---|---|---|---|",
             row("PyTorch, no loader processes (the reference)", reference, reference, workers),
-            row(f"PyTorch, {os.cpu_count()} loader processes", workers, reference, workers)]
+            row(f"PyTorch, {CORES} loader processes", workers, reference, workers),
+            row(f"PyTorch, {CORES} loader processes, from the start", cold, reference, cold)]
     for case in cases:
         rates = [("epoch 1", case["first"]["epochs"][0]), ("later epochs", case["first"]["epochs"][-1]),
                  ("second task, epoch 1", case["second"]["epochs"][0])]
         rows += [row(f"rfuav, {case['name']}, {what}", rate, reference, workers) for what, rate in rates]
+        if case["cold"]:
+            rows.append(row(f"rfuav, {case['name']}, epoch 1, from the start", case["cold"]["epochs"][0], reference, cold))
     return "\n".join(rows)
 
 
@@ -133,6 +163,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "none"])
     parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--copies", type=int, default=1, help="files of each picture, which are quicker to make")
     parser.add_argument("--reference-images", type=int, default=64, help="of the loop without workers")
     parser.add_argument("--batch", default="32")
     parser.add_argument("--peer-batch", type=int, default=32)
@@ -146,18 +177,18 @@ def main():
         folder = arguments.folder or made
         if not arguments.folder:
             begun = time.monotonic()
-            size = make_folder(made, arguments.images)
+            size = make_folder(made, arguments.images, arguments.copies)
             print(f"{arguments.images} pictures of {size / 1e3:.0f} kB made in {time.monotonic() - begun:.0f} s, "
-                  f"{os.cpu_count()} cores", flush=True)
-        reference, workers = peers(arguments, folder)
+                  f"{CORES} cores", flush=True)
+        reference, workers, cold = peers(arguments, folder)
         jobs = [("none", "fp32", 32)]
         if arguments.device != "none":
             jobs += [(arguments.device, precision, int(batch)) for precision in arguments.precision.split(",")
                      for batch in arguments.batch.split(",")]
         cases = [measure(arguments, folder, *job) for job in jobs]
-    print(table(reference, workers, cases))
+    print(table(reference, workers, cold, cases))
     if arguments.json:
-        result = {"reference": reference, "workers": workers, "cases": cases}
+        result = {"reference": reference, "workers": workers, "cold": cold, "cases": cases}
         pathlib.Path(arguments.json).write_text(json.dumps(result, indent=1))
 
 

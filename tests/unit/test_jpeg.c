@@ -190,7 +190,7 @@ static void test_load(void **state)
 {
     enum { SIZE = 56 };
     int calls = 0;
-    struct picture_decoder decoder = {stand_in, &calls, 4};
+    struct picture_decoder decoder = {.decode = stand_in, .arg = &calls};
     char path[] = "/tmp/rfuav-jpeg-XXXXXX";
     int fd = mkstemp(path);
 

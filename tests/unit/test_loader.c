@@ -1,6 +1,7 @@
 /* test_loader.c - order, content, cache, bad pictures and thread safety of the loader. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -249,6 +250,80 @@ static void test_disk_cache(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Like a GPU: the first call begins to open it, some later ones come too early, then it decodes. */
+struct stand_in {
+    atomic_int calls;
+};
+enum { OPENING_CALLS = 4 };
+
+static bool decode_by_stand_in(void *arg, const struct jpeg_picture *picture, uint8_t *out)
+{
+    struct stand_in *stand_in = arg;
+    struct image image;
+    struct err err;
+
+    if (atomic_fetch_add(&stand_in->calls, 1) < OPENING_CALLS)
+        return false;
+    assert_true(image_decode(picture->data, picture->size, &image, &err));
+    assert_true(image_resize(&image, SIZE, SIZE, out, &err));
+    image_release(&image);
+    return true;
+}
+
+static bool stand_in_ready(void *arg)
+{
+    struct stand_in *stand_in = arg;
+
+    return atomic_load(&stand_in->calls) >= OPENING_CALLS;
+}
+
+/* With a decoder that gets ready on the way, and with two classes of three that it wants: the same epochs as without,
+ * each picture made once. */
+static void test_decoder(void **state)
+{
+    static const int callers[] = {0, 1, 5, 100};
+    struct dataset *dataset = open_dataset();
+    uint64_t expected = 0;
+    struct err err;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * EACH; i++) {
+        struct image image;
+
+        assert_true(image_read(dataset->samples[i].path, &image, &err));
+        assert_true(image_write_jpeg(dataset->samples[i].path, &image, 90, &err));
+        image_release(&image);
+    }
+    for (size_t c = 0; c < sizeof callers / sizeof *callers; c++)
+        for (int kept = 0; kept <= COUNT; kept += COUNT / 2) {
+            struct stand_in stand_in = {0};
+            struct picture_decoder decoder = {decode_by_stand_in, stand_in_ready, &stand_in, callers[c]};
+            struct loader *loader =
+                open_loader(dataset, (struct loader_config){.batch_size = 8,
+                                                            .threads = 2,
+                                                            .cache_bytes = (size_t)kept * SIZE * SIZE * 3,
+                                                            .shuffle = true,
+                                                            .decoder = callers[c] ? &decoder : NULL});
+            struct loader_counts counts;
+            uint64_t hash;
+            int count;
+
+            hash = run_epoch(loader, 0, 8, &count);
+            counts = loader_counts(loader);
+            expected = expected ? expected : hash;
+            assert_int_equal(hash, expected);
+            assert_int_equal(counts.decoded, COUNT);
+            assert_true(counts.by_decoder <= (callers[c] ? 2 * EACH - OPENING_CALLS : 0));
+            assert_true(counts.by_decoder > 0 || callers[c] < COUNT); /* few callers may find nothing left to do */
+            assert_int_equal(loader_complete(loader), kept == COUNT);
+            run_epoch(loader, 1, 8, &count);
+            assert_int_equal(count, COUNT);
+            assert_int_equal(loader_counts(loader).decoded, 2 * COUNT - kept);
+            loader_free(loader);
+        }
+    dataset_free(dataset);
+}
+
 static void test_bad_pictures(void **state)
 {
     struct reports reports = {0};
@@ -348,6 +423,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pixels_and_plain_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cache, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_decoder, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_pictures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_left_half_way, setup, teardown),

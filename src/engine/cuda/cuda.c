@@ -101,6 +101,7 @@ const struct cuda_object rfuav_cuda_object = {
             .input_buffer = staging_buffer,
             .jpeg_open = jpeg_engines_open,
             .jpeg_decode = jpeg_engines_decode,
+            .jpeg_ready = jpeg_engines_ready,
             .jpeg_close = jpeg_engines_close,
             .half_precision = true,
         },

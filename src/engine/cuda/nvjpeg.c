@@ -16,10 +16,7 @@ static const struct {
     {                                                                                                                  \
         "nvjpeg" #name, offsetof(struct nvjpeg, name)                                                                  \
     }
-    F(CreateEx),         F(Destroy),
-    F(JpegStateCreate),  F(GetHardwareDecoderInfo),
-    F(JpegStateDestroy), F(DecodeBatchedInitialize),
-    F(DecodeBatched),
+    F(CreateEx), F(Destroy), F(JpegStateCreate), F(JpegStateDestroy), F(DecodeBatchedInitialize), F(DecodeBatched),
 #undef F
 };
 

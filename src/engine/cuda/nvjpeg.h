@@ -23,7 +23,6 @@ struct nvjpeg_image { /* three planes */
 struct nvjpeg {
     int (*CreateEx)(int backend, void *device_allocator, void *pinned_allocator, unsigned flags, nvjpegHandle_t *ret);
     int (*Destroy)(nvjpegHandle_t handle);
-    int (*GetHardwareDecoderInfo)(nvjpegHandle_t handle, unsigned *engines, unsigned *cores_per_engine);
     int (*JpegStateCreate)(nvjpegHandle_t handle, nvjpegJpegState_t *ret);
     int (*JpegStateDestroy)(nvjpegJpegState_t state);
     int (*DecodeBatchedInitialize)(nvjpegHandle_t handle, nvjpegJpegState_t state, int batch_size, int cpu_threads,

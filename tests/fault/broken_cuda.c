@@ -3,6 +3,8 @@
  *
  *   RFUAV_REAL_CUDA   path of the driver's libcuda.so.1, which does the work; without it only what fails at once can be
  *                     tried, which needs no GPU
+ *   FORWARDED         a file of lines X(name), given when this is compiled: what else the driver exports, for those who
+ *                     take functions by name instead of asking cuGetProcAddress. x86-64 alone.
  *   RFUAV_BREAK       a file of one line, read when this library is loaded, so that one process can be broken among
  *                     others: "FUNCTION N STATUS". From its N-th call on, FUNCTION returns the CUresult STATUS, and so
  * do all others of the table below, as in a context that is lost. STATUS "trap": before that call a kernel that traps
@@ -107,6 +109,35 @@ static const struct {
 #undef ROW
 };
 
+static int nothing(void)
+{
+    return NOT_FOUND;
+}
+
+#ifdef FORWARDED
+/* A jump to the driver's function of the same name, whatever its arguments. */
+#define X(name)                                                                                                        \
+    static void *forward_##name __asm__("forward_" #name) __attribute__((used)) = (void *)nothing;                     \
+    __asm__(".pushsection .text\n.globl " #name "\n.type " #name ", @function\n" #name ": jmp *forward_" #name         \
+            "(%rip)\n.popsection\n");
+#include FORWARDED
+#undef X
+#define X(name) {#name, &forward_##name},
+#else
+static void *forward_nothing = (void *)nothing;
+#endif
+
+static const struct {
+    const char *name;
+    void **target;
+} forwarded[] = {
+#ifdef FORWARDED
+#include FORWARDED
+#else
+    {"", &forward_nothing},
+#endif
+};
+
 __attribute__((constructor)) static void load(void)
 {
     const char *real = getenv("RFUAV_REAL_CUDA"), *rule = getenv("RFUAV_BREAK");
@@ -126,6 +157,12 @@ __attribute__((constructor)) static void load(void)
         *(void **)&driver_address = dlsym(driver, "cuGetProcAddress_v2");
     for (size_t i = 0; i < sizeof wrapped / sizeof *wrapped; i++)
         *wrapped[i].driver = of_driver(wrapped[i].name);
+    for (size_t i = 0; driver && i < sizeof forwarded / sizeof *forwarded; i++) {
+        void *symbol = dlsym(driver, forwarded[i].name);
+
+        if (symbol)
+            *forwarded[i].target = symbol;
+    }
 }
 
 int cuInit(unsigned flags)
@@ -148,11 +185,6 @@ int cuGetExportTable(const void **ret, const void *id)
 
     *(void **)&table = of_driver("cuGetExportTable");
     return table ? table(ret, id) : NOT_FOUND;
-}
-
-static int nothing(void)
-{
-    return NOT_FOUND;
 }
 
 int cuGetProcAddress_v2(const char *name, void **ret, int version, unsigned long long flags, int *found)

@@ -6,11 +6,12 @@ figure and whether it is what it should be; ends with 1 when one is not. Without
 
     make bundle && tests/gpu/faults.py                 what is in build/bundle, or $RFUAV_BIN
 
-It needs a C compiler, or the library built before in $RFUAV_BROKEN_CUDA."""
+It needs a C compiler."""
 
 import ctypes
 import glob
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,14 +51,16 @@ def real_driver():
 
 
 def broken_driver(folder):
-    """A folder for LD_LIBRARY_PATH; None: it cannot be built."""
-    built = os.environ.get("RFUAV_BROKEN_CUDA")
-    if built:
-        shutil.copy(built, f"{folder}/libcuda.so.1")
-        return folder
-    done = shutil.which("cc") and subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{folder}/libcuda.so.1",
-                                                  f"{ROOT}/tests/fault/broken_cuda.c", "-ldl"], check=False)
-    return folder if done and done.returncode == 0 else None
+    """Builds broken_cuda.c as the driver's library in a folder for LD_LIBRARY_PATH."""
+    real = real_driver()
+    with open(real, "rb") as file:
+        names = {name.decode() for name in re.findall(rb"\0(cu[A-Z]\w{2,90})(?=\0)", file.read())}
+    names -= {"cuInit", "cuDriverGetVersion", "cuGetExportTable", "cuGetProcAddress", "cuGetProcAddress_v2"}
+    library = ctypes.CDLL(real)
+    with open(f"{folder}/forwarded.h", "w", encoding="ascii") as file:
+        file.writelines(f"X({name})\n" for name in sorted(names) if hasattr(library, name))
+    subprocess.run(["cc", "-std=gnu17", "-shared", "-fPIC", f'-DFORWARDED="{folder}/forwarded.h"', "-o",
+                    f"{folder}/libcuda.so.1", f"{ROOT}/tests/fault/broken_cuda.c", "-ldl"], check=True)
 
 
 class Breakable(Service):
@@ -65,8 +68,7 @@ class Breakable(Service):
 
     def __init__(self, program):
         self._libraries = tempfile.mkdtemp(prefix="rfuav-broken-")
-        if not broken_driver(self._libraries):
-            raise AssertionError("no C compiler for tests/fault/broken_cuda.c")
+        broken_driver(self._libraries)
         path = os.environ.get("LD_LIBRARY_PATH")
         super().__init__(program, env={
             "LD_LIBRARY_PATH": self._libraries + (f":{path}" if path else ""), "RFUAV_REAL_CUDA": real_driver(),
@@ -103,6 +105,10 @@ def broken(service, card, rule, start, sentence, status, kind="training"):
     until(lambda: not any(pid in card.processes() for pid in pids - service.workers()), 10, "a process less on the card")
 
 
+def first_epoch(service, task):
+    until(lambda: (service.wait(task, "running")["current_epoch"] or 0) >= 1, 30, "an epoch of the task beside")
+
+
 @part
 def opening(service, card):
     """A driver that fails while the GPU is opened: one task fails with a sentence, those beside it go on."""
@@ -110,7 +116,7 @@ def opening(service, card):
         data = other.synth(train=20, val=5)
         other.client.update_resource_config({"cuda": {"training": 2}})
         beside = other.train(data, num_epochs=100000)
-        until(lambda: (other.client.get_task(beside)["current_epoch"] or 0) >= 1, 60, "an epoch of the task beside")
+        first_epoch(other, beside)
         for rule, sentence, status in OPENING:
             broken(other, card, rule, lambda: other.train(data), sentence, status)
         goes_on(other, beside, data)
@@ -140,7 +146,7 @@ def working(service, card):
         many = other.multiplied(data, 4000)
         other.client.update_resource_config({"cuda": {"training": 2}})
         beside = other.train(data, num_epochs=100000)
-        until(lambda: (other.client.get_task(beside)["current_epoch"] or 0) >= 1, 60, "an epoch of the task beside")
+        first_epoch(other, beside)
         for rule, sentence, status in WORKING:
             broken(other, card, rule, lambda: other.train(many), sentence, status)
         before = len(other.remembered())

@@ -5,10 +5,10 @@ dB), trains each case from random weights through the service and with the same 
 validation accuracies as tables. All run at once: it is what they learn that counts here, not how fast.
 
     make bundle && tests/gpu/learn.py                      every case of the table below
-    tests/gpu/learn.py swin_v2_t vit_b_32:lr=3e-4,epochs=20  these, the second with settings of its own
+    tests/gpu/learn.py swin_v2_t vit_b_32:lr=3e-4,epochs=20,precision=fp32    these, the second with settings of its own
     tests/gpu/learn.py --seeds 2 --precision fp32,bf16 --seconds 300
 
-What is not ready after SECONDS is ended; then the epochs that all have done count, and the table says how many. Ends
+What is not ready SECONDS after the start is ended; then the epochs that all have done count, and the table says how many. Ends
 with 1 when a mean of ours is more than `--apart` percentage points below PyTorch's."""
 
 import argparse
@@ -36,6 +36,10 @@ class Case:
     batch: int
     lr: float
     epochs: int
+    precision: str = ""  # that of the command line
+
+    def precisions(self, options):
+        return [self.precision] if self.precision else options.precision
 
     def title(self):
         return f"{self.model}, {self.size}x{self.size}, batch {self.batch}, Adam {self.lr:g}, {self.epochs} epochs"
@@ -112,15 +116,15 @@ class Theirs:
             return (file.read().strip().splitlines() or ["ended without a word"])[-1]
 
 
-def train(service, data, options):
+def train(service, data, options, end):
     """{case: {(side, precision): [accuracies by epoch of each seed]}}; all at once."""
-    end = time.monotonic() + options.seconds
     sides = (("PyTorch", Theirs), ("rfuav", Ours))[options.ours_alone:]
-    begun = {case: {(side, precision): [] for side, _ in sides for precision in options.precision} for case in options.cases}
+    begun = {case: {(side, precision): [] for side, _ in sides for precision in case.precisions(options)}
+             for case in options.cases}
     everything = []
     try:
         for (side, kind), case in itertools.product(sides, options.cases):
-            for precision, seed in itertools.product(options.precision, range(1, options.seeds + 1)):
+            for precision, seed in itertools.product(case.precisions(options), range(1, options.seeds + 1)):
                 everything.append(kind(service, data, case, precision, seed, options.classes))
                 begun[case][side, precision].append(everything[-1])
         while not all(one.ended() for one in everything) and time.monotonic() < end:
@@ -152,7 +156,7 @@ def report(case, rows, options):
         last = statistics.mean(statistics.mean(run[-3:]) for run in known) if known else None
         name = f"{side}, {precision}" + (f", the first {epochs} epochs" if epochs < case.epochs else "")
         print(row_text(name, [max(run[:epochs]) if run else None for run in runs], (means[side, precision], last)))
-    for precision in options.precision:
+    for precision in case.precisions(options):
         mine, aim = means["rfuav", precision], means.get(("PyTorch", precision))
         if mine is None or (aim is not None and mine < aim - options.apart):
             bad.append(f"{case.model} in {precision}")
@@ -170,6 +174,7 @@ def main():
     parser.add_argument("--ours-alone", action="store_true", help="without PyTorch")
     parser.add_argument("--json", help="file for all accuracies by epoch")
     options = parser.parse_args()
+    end = time.monotonic() + options.seconds
     cards, lack = take_cards(1)
     if lack:
         print(f"skipped: {lack}")
@@ -177,7 +182,8 @@ def main():
     with Service(find_program()) as service:
         service.client.update_resource_config({"cuda": {"training": 100}})
         data = service.synth(options.classes, options.train, options.val, options.pixels, snr=options.snr)
-        found = train(service, data, options)
+        print(f"data after {time.monotonic() - end + options.seconds:.0f} s", flush=True)
+        found = train(service, data, options, end)
     print(f"{cards[0].name()}; {options.classes} classes at {options.snr:g} dB, {options.classes * options.train} pictures; best "
           f"accuracy over the epochs in % of {options.classes * options.val} other pictures")
     bad = [words for case, rows in found.items() for words in report(case, rows, options)]

@@ -9,7 +9,7 @@ shift 2
 cd "$(dirname "$0")" || exit
 export PEER_LOCK
 PEER_LOCK=$(mktemp)
-export TORCHINDUCTOR_COMPILE_THREADS=1 OMP_NUM_THREADS=1
+export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-1} OMP_NUM_THREADS=1
 begin=$SECONDS
 declare -A case_of
 trap 'kill "${!case_of[@]}" 2>/dev/null; rm -f "$PEER_LOCK"*' EXIT

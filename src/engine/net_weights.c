@@ -45,7 +45,7 @@ static void *host_buffer(const struct graph *graph, struct err *err)
     for (int t = 0; t < graph->tensor_count; t++)
         if (tensor_is_persistent(graph->tensors[t].role) && (size_t)tensor_elements(&graph->tensors[t]) > most)
             most = (size_t)tensor_elements(&graph->tensors[t]);
-    buffer = malloc(most * HOST_BYTES);
+    buffer = calloc(most, HOST_BYTES);
     if (!buffer)
         err_set(err, ERR_MEMORY, "no memory for %zu weights", most);
     return buffer;

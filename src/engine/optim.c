@@ -23,11 +23,12 @@ static void update(struct graph *graph, double learning_rate, const struct due *
     struct op_attrs attrs = {
         .learning_rate = learning_rate, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f, .counts_step = last};
     tensor_id *inputs = graph_alloc(graph, (size_t)(ADAM_FIRST + ADAM_GROUP * count) * sizeof *inputs);
-    tensor_id *group = inputs ? inputs + ADAM_FIRST : NULL;
+    tensor_id *group;
 
-    if (graph->failed)
+    if (!inputs)
         return;
     inputs[ADAM_STEP] = graph_step(graph);
+    group = inputs + ADAM_FIRST;
     for (int i = 0; i < count; i++, group += ADAM_GROUP) {
         tensor_id t = due[i].param;
 

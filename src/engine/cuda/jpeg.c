@@ -150,15 +150,16 @@ static void lead(struct jpeg_engines *e, struct lane *lane)
 {
     struct request *requests[JPEG_BATCH];
     struct jpeg_load load = {.count = 0};
+    int count = 0;
     bool ok;
 
     for (struct request *r; (r = e->first) && jpeg_load_add(&load, r->picture, e->image_size); e->first = r->next) {
         r->state = TAKEN;
-        requests[load.count - 1] = r;
+        requests[count++] = r;
     }
     if (!e->first)
         e->last = &e->first;
-    e->waiting -= load.count;
+    e->waiting -= count;
     lane->running = true;
     wake_first(e);
     pthread_mutex_unlock(&e->lock);
@@ -166,8 +167,8 @@ static void lead(struct jpeg_engines *e, struct lane *lane)
     ok = jpeg_lane_run(&lane->lane, &load);
     pthread_mutex_lock(&e->lock);
     lane->running = false;
-    lane->readers = ok ? load.count : 0;
-    for (int i = 0; i < load.count; i++) {
+    lane->readers = ok ? count : 0;
+    for (int i = 0; i < count; i++) {
         requests[i]->lane = lane;
         requests[i]->result = lane->lane.results + (size_t)i * e->result_bytes;
         requests[i]->state = ok ? DECODED : REFUSED;

@@ -545,6 +545,9 @@ static const struct op_case op_cases[] = {
     ATTENTION(1, 300, 2, 16, 0), /* two blocks of scores on the CPU */
     ATTENTION(1, 65, 2, 32, CASE_INFER),
     ATTENTION(3, 197, 2, 64, CASE_INFER),
+    ATTENTION(1, 209, 2, 64, 0), /* more tokens than a GPU's shared memory holds of a head */
+    ATTENTION(6, 50, 12, 64, 0),
+    ATTENTION(19, 120, 7, 64, 0), /* more heads than a GPU has multiprocessors */
     PATCHES(build_transformer, 2, 16, 8, 3, 4, 2, 0),
     PATCHES(build_transformer, 1, 32, 16, 3, 16, 3, CASE_INFER),
 

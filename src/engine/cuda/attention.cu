@@ -2,7 +2,8 @@
  * launch.h
  *
  * A block of 16 by 16 threads takes 64 rows of a head and goes over the other side's rows 64 at a time; a thread has
- * the scores of rows ty + 16 i and columns tx + 16 j, i, j < 4. The order of the work is that of attention_mma.cu. */
+ * the scores of rows ty + 16 i and columns tx + 16 j, i, j < 4. The order of the work is that of attention_mma.cu. At
+ * the end of the file is the choice between all kernels. */
 #include "engine/cuda/attention.cuh"
 #include "engine/cuda/numbers.cuh"
 
@@ -359,6 +360,9 @@ cudaError_t run_backward(cudaStream_t stream, const attention_launch *a, const a
     return cudaGetLastError();
 }
 
+/* Where the other files' kernels become faster than each other, measured on an H100. */
+enum { MANY_HEADS = 66, MANY_TOKENS = 128, FEW_BLOCKS = 200 };
+
 } // namespace
 
 #define BY_DIM(a, call)                                                                                                \
@@ -373,6 +377,12 @@ size_t attention_scratch_bytes(const struct attention_launch *a)
 cudaError_t attention(cudaStream_t stream, const struct attention_launch *a, const void *qkv, void *y, float *stats)
 {
 #define CALL(T, D) run_forward<T, D>(stream, a, qkv, y, stats)
+    int heads = a->n * a->heads;
+
+    if (heads >= MANY_HEADS && attention_head_fits(a))
+        return attention_head(stream, a, qkv, y, stats);
+    if (a->tokens > MANY_TOKENS && heads * ((a->tokens + 15) / 16) <= FEW_BLOCKS && attention_head_fits(a))
+        return attention_head_parts(stream, a, qkv, y, stats);
     if (attention_mma_fits(a))
         return attention_mma(stream, a, qkv, y, stats);
     return a->dim > ATTENTION_MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);
@@ -383,6 +393,8 @@ cudaError_t attention_backward(cudaStream_t stream, const struct attention_launc
                                const struct attention_backward_args *b)
 {
 #define CALL(T, D) run_backward<T, D>(stream, a, b)
+    if (attention_head_fits(a))
+        return attention_head_backward(stream, a, b);
     if (attention_mma_fits(a))
         return attention_mma_backward(stream, a, b);
     return a->dim > ATTENTION_MOST_DIM ? cudaErrorInvalidValue : BY_DIM(a, CALL);

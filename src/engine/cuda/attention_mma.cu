@@ -50,58 +50,6 @@ __device__ inline stage stage_of(bf16 *memory, int block)
     return {left, left + TILE};
 }
 
-#define LOG2_E 1.44269504088896341f
-
-/* What a thread knows of its two rows. */
-struct running {
-    float sum[8][4], most[2], total[2];
-};
-
-/* One round of the forward: `columns` keys and values. FULL: there are all 64 of them. */
-template <bool FULL>
-__device__ inline void attend(running &r, const fragment q_rows[4], const stage &t, int columns, float scale)
-{
-    int lane = threadIdx.x % 32;
-    float s[8][4], largest[2] = {r.most[0], r.most[1]}, offset[2], change[2];
-
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-        if (FULL || j * 16 < columns)
-            scores(&s[2 * j], q_rows, t.left, j * 16);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (!FULL && j * 8 + lane % 4 * 2 + i % 2 >= columns)
-                s[j][i] = -INFINITY;
-            largest[i / 2] = fmaxf(largest[i / 2], s[j][i]);
-        }
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        largest[k] = quad_max(largest[k]);
-        offset[k] = largest[k] * scale;
-        change[k] = power(r.most[k] * scale - offset[k]);
-        r.most[k] = largest[k];
-        r.total[k] *= change[k];
-    }
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            s[j][i] = power(s[j][i] * scale - offset[i / 2]);
-            r.total[i / 2] += s[j][i];
-            r.sum[j][i] *= change[i / 2];
-        }
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-        if (FULL || j * 16 < columns) {
-            fragment weights;
-
-            as_a(weights, s[2 * j], s[2 * j + 1]);
-            accumulate(r.sum, weights, t.right, j * 16);
-        }
-}
-
 __global__ void __launch_bounds__(MOST_THREADS, 2) forward(attention_launch a, const bf16 *qkv, bf16 *y, float *stats)
 {
     __shared__ __align__(128) bf16 memory[STAGES * 2 * TILE];
@@ -125,20 +73,19 @@ __global__ void __launch_bounds__(MOST_THREADS, 2) forward(attention_launch a, c
         load_a(q_rows[step], stage_of(memory, 1).left, warp * 16, step);
     __syncthreads();
     for (int block = 0; block < blocks; block++) {
+        const stage now = stage_of(memory, block), next = stage_of(memory, block + 1);
         int columns = a.tokens - block * COLUMNS;
 
         if (block + 1 < blocks) {
-            const stage next = stage_of(memory, block + 1);
-
             fetch(next.left, k, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
             fetch(next.right, v, p.stride, (block + 1) * COLUMNS, a.tokens, COLUMNS);
         }
         fetch_commit();
         fetch_wait<1>();
         if (!idle && columns >= COLUMNS)
-            attend<true>(r, q_rows, stage_of(memory, block), columns, scale);
+            attend<true>(r, q_rows, now.left, now.right, columns, scale);
         else if (!idle)
-            attend<false>(r, q_rows, stage_of(memory, block), columns, scale);
+            attend<false>(r, q_rows, now.left, now.right, columns, scale);
         __syncthreads(); /* before the next round's fetch overwrites this stage */
     }
     if (idle)

@@ -1,5 +1,6 @@
-/* attention_tiles.cuh - the pieces of attention_mma.cu: rows of 64 halves in shared memory, products of 16 by 16 of
- * them on matrix units, copies that run ahead. A warp computes together; fragments are PTX's of mma.m16n8k16. */
+/* attention_tiles.cuh - the pieces of attention_mma.cu and attention_head.cu: rows of 64 halves in shared memory,
+ * products of 16 by 16 of them on matrix units, copies that run ahead. A warp computes together; fragments are PTX's of
+ * mma.m16n8k16. */
 #ifndef RFUAV_ENGINE_CUDA_ATTENTION_TILES_CUH
 #define RFUAV_ENGINE_CUDA_ATTENTION_TILES_CUH
 
@@ -37,10 +38,10 @@ __device__ inline void load_matrix_turned(fragment f, unsigned at)
 /* c (16 by 8) += a (16 by 16) b (16 by 8) */
 __device__ inline void multiply(float *c, const fragment a, unsigned b0, unsigned b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                 "{%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* Rows row.. of a tile as a: 16 rows, channels 16 step.. */
@@ -51,12 +52,14 @@ __device__ inline void load_a(fragment f, const bf16 *tile, int row, int step)
     load_matrix(f, tile_at(tile, row + lane % 16, step * 2 + lane / 16));
 }
 
-/* Rows row.. (16) as columns of b, channels 16 step.. going down: for products over channels. */
+/* Rows row.. (16) as columns of b, channels 16 step.. going down: for products over channels. In the address of a chunk
+ * `step` is an exclusive or of its own, so that the four steps share the rest; a tile lies at a multiple of 128 bytes.
+ */
 __device__ inline void load_b(fragment f, const bf16 *tile, int row, int step)
 {
     int lane = threadIdx.x % 32;
 
-    load_matrix(f, tile_at(tile, row + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
+    load_matrix(f, tile_at(tile, row + lane % 8 + lane / 16 * 8, lane / 8 % 2) ^ (step * 32));
 }
 
 /* Rows row.. (16) of b going down, channels 16 step.. as its columns: for products over rows. */
@@ -64,7 +67,7 @@ __device__ inline void load_b_turned(fragment f, const bf16 *tile, int row, int 
 {
     int lane = threadIdx.x % 32;
 
-    load_matrix_turned(f, tile_at(tile, row + lane % 16, step * 2 + lane / 16));
+    load_matrix_turned(f, tile_at(tile, row + lane % 16, lane / 16) ^ (step * 32));
 }
 
 __device__ inline unsigned pack(float low, float high)
@@ -173,6 +176,59 @@ __device__ inline void accumulate(float sum[8][4], const fragment a, const bf16 
         multiply(sum[2 * step], a, b[0], b[1]);
         multiply(sum[2 * step + 1], a, b[2], b[3]);
     }
+}
+
+#define LOG2_E 1.44269504088896341f
+
+/* What a thread of the forward knows of its two rows. */
+struct running {
+    float sum[8][4], most[2], total[2];
+};
+
+/* One round of the forward: `columns` keys and values. FULL: there are all 64 of them. */
+template <bool FULL>
+__device__ inline void attend(running &r, const fragment q_rows[4], const bf16 *k, const bf16 *v, int columns,
+                              float scale)
+{
+    int lane = threadIdx.x % 32;
+    float s[8][4], largest[2] = {r.most[0], r.most[1]}, offset[2], change[2];
+
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        if (FULL || j * 16 < columns)
+            scores(&s[2 * j], q_rows, k, j * 16);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (!FULL && j * 8 + lane % 4 * 2 + i % 2 >= columns)
+                s[j][i] = -INFINITY;
+            largest[i / 2] = fmaxf(largest[i / 2], s[j][i]);
+        }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        largest[i] = quad_max(largest[i]);
+        offset[i] = largest[i] * scale;
+        change[i] = power(r.most[i] * scale - offset[i]);
+        r.most[i] = largest[i];
+        r.total[i] *= change[i];
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s[j][i] = power(s[j][i] * scale - offset[i / 2]);
+            r.total[i / 2] += s[j][i];
+            r.sum[j][i] *= change[i / 2];
+        }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        if (FULL || j * 16 < columns) {
+            fragment weights;
+
+            as_a(weights, s[2 * j], s[2 * j + 1]);
+            accumulate(r.sum, weights, v, j * 16);
+        }
 }
 
 /* Writes a warp's 16 by 64 result times factors of its two rows of a thread, through a tile so that stores are wide. */

@@ -93,7 +93,8 @@ int main(int argc, char **argv)
     printf("fp32 agrees\n");
     precision = DTYPE_BF16;
     logits_limit = training_limit = 2e-2;
-    worst_limit = 0.25; /* of a single parameter: that of a bias is a small sum of large numbers */
+    worst_limit = 0.16; /* of a single parameter, a small sum of large numbers: PyTorch's autocast has 0.104 on this
+                         * card, of the same bias of resnet50; half more */
     cmocka_run_group_tests(tests, NULL, NULL);
     printf("bf16 agrees\n");
     return 0;

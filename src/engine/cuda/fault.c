@@ -2,6 +2,7 @@
 #include "engine/cuda/fault.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -101,6 +102,13 @@ static bool driver_too_old(struct err *err)
         has / 1000, has % 1000 / 10, needs / 1000, needs % 1000 / 10);
 }
 
+static atomic_bool lost;
+
+bool cuda_is_lost(void)
+{
+    return atomic_load(&lost);
+}
+
 bool cuda_fail(cudaError_t status, const char *what, struct err *err)
 {
     cudaGetLastError(); /* clears it, where that is possible */
@@ -109,9 +117,11 @@ bool cuda_fail(cudaError_t status, const char *what, struct err *err)
     if (status == cudaErrorInsufficientDriver)
         return driver_too_old(err);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].status == status)
+        if (known[i].status == status) {
+            atomic_store(&lost, true);
             return err_set(err, ERR_DEVICE, "%s (%s: %s, %s)", tr(known[i].words.zh, known[i].words.en), what,
                            cudaGetErrorString(status), cudaGetErrorName(status));
+        }
     return err_set(err, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 

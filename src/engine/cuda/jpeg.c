@@ -107,9 +107,9 @@ struct jpeg_engines *jpeg_engines_close(struct jpeg_engines *e)
     if (e->state != CLOSED) {
         pthread_join(e->opener, NULL);
         cudaSetDevice(e->device);
-        for (int i = 0; i < LANES; i++)
+        for (int i = 0; i < LANES && !cuda_is_lost(); i++)
             jpeg_lane_close(&e->lanes[i].lane);
-        if (e->handle)
+        if (e->handle && !cuda_is_lost())
             nvjpeg.Destroy(e->handle);
     }
     pthread_mutex_destroy(&e->lock);

@@ -96,7 +96,7 @@ bool stream_open(const struct stream_config *config, struct stream **ret, struct
 
 struct stream *stream_close(struct stream *stream)
 {
-    if (!stream)
+    if (!stream || cuda_is_lost())
         return NULL;
     if (stream->queue)
         cudaStreamSynchronize(stream->queue);
@@ -188,7 +188,7 @@ bool stream_replay(struct stream *stream, void *recording, struct err *err)
 
 void stream_forget(void *recording)
 {
-    if (recording)
+    if (recording && !cuda_is_lost())
         cudaGraphExecDestroy(recording);
 }
 

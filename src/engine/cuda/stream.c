@@ -94,13 +94,11 @@ bool stream_open(const struct stream_config *config, struct stream **ret, struct
     return true;
 }
 
-struct stream *stream_close(struct stream *stream)
+/* What the stream has on the GPU and in the libraries. */
+static void give_back(struct stream *stream)
 {
-    if (!stream || cuda_is_lost())
-        return NULL;
     if (stream->queue)
         cudaStreamSynchronize(stream->queue);
-    cudnn_cache_close(stream->cache);
     staging_free(stream->staging);
     if (stream->cublas)
         libs.cublasLtDestroy(stream->cublas);
@@ -110,6 +108,15 @@ struct stream *stream_close(struct stream *stream)
     cudaFree(stream->ticket);
     if (stream->queue)
         cudaStreamDestroy(stream->queue);
+}
+
+struct stream *stream_close(struct stream *stream)
+{
+    if (!stream)
+        return NULL;
+    cudnn_cache_close(stream->cache);
+    if (!cuda_is_lost())
+        give_back(stream);
     free(stream);
     return NULL;
 }

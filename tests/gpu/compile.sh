@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # compile.sh OUT.jsonl SECONDS CASE...: PyTorch's torch.compile mode for each CASE (MODEL:KIND:BATCH:SIZE). All of them
 # compile at once, one process and one core each, which takes as long as the slowest; then they are timed one by one.
-# What has not compiled after SECONDS is given up. While the file COMPILE_HOLD exists nothing is timed: the GPU serves
-# something else.
+# What has not compiled after SECONDS is given up.
 set -u
 out=$(realpath "$1") seconds=$2
 shift 2
@@ -36,7 +35,6 @@ for pid in $(working); do
     echo "compile: ${case_of[$pid]} did not end within $seconds s"
     kill "$pid"
 done
-while [[ -n ${COMPILE_HOLD:-} && -e $COMPILE_HOLD ]]; do sleep 0.2; done
 echo "compile: timed after $((SECONDS - begin)) s"
 exec 9>&-
 for pid in "${!case_of[@]}"; do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh [OUT [PIECE...]]: checks and times the CUDA backend on this machine's first GPU; all of it in under 10 minutes.
+# run.sh [OUT [PIECE...]]: checks and times the CUDA backend on this machine's first GPU, or checks on the second beside
+# the timings on the first; all but `compile` in some 12 minutes on one H100, 8 on two (the sum of its pieces).
 # Takes what `make gpu-tests` has built (in $BUILD, default build), so that it runs where no compiler is; PyTorch, when
 # python3 has it, is the peer, in the same run on the same card. Results go to OUT (a temporary folder without it); runs
 # of single pieces into one OUT add to its table. MODELS, BATCHES, SIZES narrow or widen what is timed of the ResNets,
@@ -14,7 +15,7 @@
 #   epochs     whole epochs from a folder of JPEG files, PyTorch's loader beside it
 #   bench      throughput of ours
 #   peer       throughput of PyTorch's modes but for torch.compile, the most important first
-#   compile    torch.compile's, which takes minutes of all cores to compile (begins beside the checks, ends beside nothing)
+#   compile    torch.compile's, only when named: minutes of all cores
 #   table      all of it as a Markdown table
 set -u
 cd "$(dirname "$0")/../.." || exit
@@ -56,7 +57,7 @@ piece_ops() {
     grep -v '^ok' "$out/ops.log"
 }
 piece_golden() {
-    step golden 60 "$build/tests/gpu/golden"
+    step golden 90 "$build/tests/gpu/golden"
     cat "$out/golden.log"
 }
 piece_steps() {
@@ -129,31 +130,36 @@ compile_cases() {
         [ "$size" = 224 ] || for model in ${MODELS//,/ }; do echo "$model:train:8:$size"; done
     done
 }
-begin_compile() { # beside the checks, whose timing does not count
-    export COMPILE_HOLD=$out/compile.hold
-    touch "$COMPILE_HOLD"
-    # shellcheck disable=SC2046
-    timeout 400 tests/gpu/compile.sh "$out/peer.jsonl" 120 $(compile_cases) >"$out/compile.log" 2>&1 &
-    compiling=$!
-}
 piece_compile() {
     torch || return
-    echo "== compile"
-    local begin=$SECONDS
-    [ -n "${compiling:-}" ] || begin_compile
-    rm -f "$COMPILE_HOLD"
-    wait "$compiling" || failed=1
+    # shellcheck disable=SC2046
+    step compile 400 tests/gpu/compile.sh "$out/peer.jsonl" 240 $(compile_cases)
     cat "$out/compile.log"
-    echo "   $((SECONDS - begin)) s"
 }
 piece_table() {
     python3 tests/gpu/table.py "$out"/*.jsonl | tee "$out/table.md"
 }
 
-all="ops golden memcheck racecheck parity jpeg compile steps epochs bench peer table"
-[ $# -gt 0 ] || { torch && begin_compile; }
-for piece in ${*:-$all}; do
+checks="ops golden memcheck racecheck parity jpeg steps epochs"
+timings="bench peer table"
+other=
+if [ $# -gt 0 ]; then
+    pieces=$*
+elif [ "$(nvidia-smi -L | wc -l)" -lt 2 ]; then
+    pieces="$checks $timings"
+else # the checks on the second GPU, timings on the first
+    pieces=$timings
+    # shellcheck disable=SC2086
+    CUDA_VISIBLE_DEVICES=1 tests/gpu/run.sh "$out/checks" $checks >"$out/checks.log" 2>&1 &
+    other=$!
+    export CUDA_VISIBLE_DEVICES=0
+fi
+for piece in $pieces; do
     "piece_$piece" || failed=1
 done
+if [ -n "$other" ]; then
+    wait "$other" || failed=1
+    cat "$out/checks.log"
+fi
 echo "results in $out"
 exit $failed

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
+
 struct state_dict {
     struct named_tensor *items;
     size_t count, capacity;
@@ -180,11 +182,6 @@ static float half_to_float(uint16_t half)
     if (exponent == 31)
         return bits_to_float(sign | 0x7F800000u | fraction << 13);
     return bits_to_float(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
-static float bf16_to_float(uint16_t bits)
-{
-    return bits_to_float((uint32_t)bits << 16);
 }
 
 static int64_t double_to_i64(double value)

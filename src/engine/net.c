@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "engine/autograd.h"
-#include "engine/bf16.h"
 #include "engine/fuse.h"
 #include "engine/net_internal.h"
 #include "engine/nn.h"

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/random.h"
-#include "engine/bf16.h"
 #include "engine/net_internal.h"
 
 /* The next parameter or buffer of a graph from tensor *t on, in torchvision's order; NULL at the end. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/random.h"
 #include "engine/autograd.h"
 #include "engine/fuse.h"
@@ -638,26 +639,16 @@ static inline void case_fill(const struct graph *graph, tensor_id t, int classes
     }
 }
 
-/* The nearest BF16 value, ties to even; in the upper half of the bits. */
-static inline uint32_t case_bf16(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
-}
-
 /* Rounds floats to BF16 values: in place or, when `pack`, into 16 bits each. */
 static inline void case_round(float *values, int64_t count, bool pack)
 {
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = case_bf16(values[i]);
-        uint16_t upper = (uint16_t)(bits >> 16);
+        uint16_t half = bf16_of_float(values[i]);
 
         if (pack)
-            memcpy((uint16_t *)values + i, &upper, sizeof upper);
+            memcpy((uint16_t *)values + i, &half, sizeof half);
         else
-            memcpy(&values[i], &bits, sizeof bits);
+            values[i] = bf16_to_float(half);
     }
 }
 

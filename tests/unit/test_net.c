@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "engine/bf16.h"
+#include "base/bf16.h"
 #include "engine/net_internal.h"
 
 enum { SIZE = 32, BATCH = 4, CLASSES = 3 };

@@ -1,6 +1,6 @@
 /* bf16.h - numbers of 16 bits with the exponent of a float. */
-#ifndef RFUAV_ENGINE_BF16_H
-#define RFUAV_ENGINE_BF16_H
+#ifndef RFUAV_BASE_BF16_H
+#define RFUAV_BASE_BF16_H
 
 #include <stdint.h>
 #include <string.h>

@@ -26,7 +26,7 @@ struct words {
             "a computation on the GPU failed, a bug in the program; try cpu"                                           \
     }
 
-/* What people can do about it. CUDA's own words follow in brackets. */
+/* CUDA's own words follow in brackets. */
 static const struct {
     cudaError_t status;
     struct words words;
@@ -102,6 +102,15 @@ static bool driver_too_old(struct err *err)
         has / 1000, has % 1000 / 10, needs / 1000, needs % 1000 / 10);
 }
 
+/* What people can do about it; NULL: nothing that is known. */
+static const struct words *advice(cudaError_t status)
+{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].status == status)
+            return &known[i].words;
+    return NULL;
+}
+
 static atomic_bool lost;
 
 bool cuda_is_lost(void)
@@ -111,30 +120,25 @@ bool cuda_is_lost(void)
 
 bool cuda_fail(cudaError_t status, const char *what, struct err *err)
 {
+    const struct words *words = advice(status);
+
     cudaGetLastError(); /* clears it, where that is possible */
     if (status == cudaErrorMemoryAllocation)
         return no_memory(what, err);
     if (status == cudaErrorInsufficientDriver)
         return driver_too_old(err);
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].status == status) {
-            atomic_store(&lost, true);
-            return err_set(err, ERR_DEVICE, "%s (%s: %s, %s)", tr(known[i].words.zh, known[i].words.en), what,
-                           cudaGetErrorString(status), cudaGetErrorName(status));
-        }
-    return err_set(err, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    if (!words)
+        return err_set(err, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    atomic_store(&lost, true);
+    return err_set(err, ERR_DEVICE, "%s (%s: %s, %s)", tr(words->zh, words->en), what, cudaGetErrorString(status),
+                   cudaGetErrorName(status));
 }
 
 bool cuda_broken(const char *what, struct err *err)
 {
     cudaError_t status = cudaDeviceSynchronize();
 
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].status == status) {
-            cuda_fail(status, what, err);
-            return true;
-        }
-    return false;
+    return advice(status) && !cuda_fail(status, what, err);
 }
 
 bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err)

@@ -16,8 +16,9 @@ bool cudnn_fail(cudnnStatus_t status, const char *what, struct err *err);
  * Waits for the GPU. */
 bool cuda_broken(const char *what, struct err *err);
 
-/* Has one of them been told? Libraries may call abort() when they are to give back what they had on such a GPU, and the
- * sentence would be lost; the process is about to end, and the driver takes everything back then. */
+/* Has cuda_fail() been given a failure after which this process can do no more on the GPU? Libraries may call abort()
+ * when they are to give back what they had on such a GPU, and the sentence would be lost; the process is about to end,
+ * and the driver takes everything back then. */
 bool cuda_is_lost(void);
 
 /* The GPU is older than the kernels of this object. */

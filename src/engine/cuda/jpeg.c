@@ -104,12 +104,13 @@ struct jpeg_engines *jpeg_engines_close(struct jpeg_engines *e)
 {
     if (!e)
         return NULL;
-    if (e->state != CLOSED) {
+    if (e->state != CLOSED)
         pthread_join(e->opener, NULL);
+    if (e->state != CLOSED && !cuda_is_lost()) {
         cudaSetDevice(e->device);
-        for (int i = 0; i < LANES && !cuda_is_lost(); i++)
+        for (int i = 0; i < LANES; i++)
             jpeg_lane_close(&e->lanes[i].lane);
-        if (e->handle && !cuda_is_lost())
+        if (e->handle)
             nvjpeg.Destroy(e->handle);
     }
     pthread_mutex_destroy(&e->lock);

@@ -59,34 +59,35 @@ bool jpeg_load_add(struct jpeg_load *load, const struct jpeg_picture *picture, i
 
 struct batch {
     struct jpeg_launch launch;
-    size_t file_bytes; /* used of `files` */
+    size_t work_bytes, table_bytes, file_bytes; /* taken of `work`, `tables` and `files` */
     struct nvjpeg_image images[JPEG_BATCH];
     const unsigned char *data[JPEG_BATCH];
     size_t sizes[JPEG_BATCH];
 };
 
-static void *take(struct jpeg_lane *lane, size_t bytes)
+static void *take(const struct jpeg_lane *lane, struct batch *batch, size_t bytes)
 {
-    void *memory = lane->work + TABLE_BYTES + lane->used;
+    void *memory = lane->work + TABLE_BYTES + batch->work_bytes;
 
-    lane->used += aligned(bytes);
+    batch->work_bytes += aligned(bytes);
     return memory;
 }
 
-static struct device_resample put_table(struct jpeg_lane *lane, const struct resample *r)
+static struct device_resample put_table(const struct jpeg_lane *lane, struct batch *batch, const struct resample *r)
 {
     size_t n = (size_t)r->out_size, weights = n * (size_t)r->taps;
-    int32_t *host = (int32_t *)(lane->tables + lane->table_used), *device = (int32_t *)(lane->work + lane->table_used);
+    int32_t *host = (int32_t *)(lane->tables + batch->table_bytes);
+    int32_t *device = (int32_t *)(lane->work + batch->table_bytes);
 
     memcpy(host, r->first, n * sizeof *host);
     memcpy(host + n, r->count, n * sizeof *host);
     memcpy(host + 2 * n, r->weight, weights * sizeof *host);
-    lane->table_used += table_bytes(r);
+    batch->table_bytes += table_bytes(r);
     return (struct device_resample){device, device + n, device + 2 * n, r->taps};
 }
 
 /* The file in pinned memory, or where it is, if there is no more of that. */
-static const unsigned char *put_file(struct jpeg_lane *lane, struct batch *batch, const struct jpeg_picture *p)
+static const unsigned char *put_file(const struct jpeg_lane *lane, struct batch *batch, const struct jpeg_picture *p)
 {
     char *pinned = lane->files + batch->file_bytes;
 
@@ -98,7 +99,8 @@ static const unsigned char *put_file(struct jpeg_lane *lane, struct batch *batch
 }
 
 /* Gives the picture its memory. */
-static void add_picture(struct jpeg_lane *lane, struct batch *batch, const struct jpeg_picture *p, uint8_t *result)
+static void add_picture(const struct jpeg_lane *lane, struct batch *batch, const struct jpeg_picture *p,
+                        uint8_t *result)
 {
     int i = batch->launch.count++;
     struct planes *planes = &batch->launch.pictures[i];
@@ -107,14 +109,14 @@ static void add_picture(struct jpeg_lane *lane, struct batch *batch, const struc
                               .height = p->height,
                               .colour_width = (int)colour_width(p),
                               .colour_height = (int)colour_height(p),
-                              .horizontal = put_table(lane, p->horizontal),
-                              .vertical = put_table(lane, p->vertical),
-                              .between = take(lane, 3 * (size_t)p->height * (size_t)lane->image_size),
+                              .horizontal = put_table(lane, batch, p->horizontal),
+                              .vertical = put_table(lane, batch, p->vertical),
+                              .between = take(lane, batch, 3 * (size_t)p->height * (size_t)lane->image_size),
                               .out = result};
     for (int c = 0; c < 3; c++) {
         size_t width = c ? colour_width(p) : (size_t)p->width, height = c ? colour_height(p) : (size_t)p->height;
 
-        batch->images[i].channel[c] = take(lane, width * height);
+        batch->images[i].channel[c] = take(lane, batch, width * height);
         batch->images[i].pitch[c] = width;
         planes->plane[c] = batch->images[i].channel[c];
     }
@@ -143,11 +145,10 @@ bool jpeg_lane_run(struct jpeg_lane *lane, const struct jpeg_load *load)
     size_t bytes = result_bytes(lane->image_size);
     uint8_t *results; /* of all in one piece, which is taken first */
 
-    lane->used = lane->table_used = 0;
-    results = take(lane, (size_t)load->count * bytes);
+    results = take(lane, &batch, (size_t)load->count * bytes);
     for (int i = 0; i < load->count; i++)
         add_picture(lane, &batch, load->pictures[i], results + (size_t)i * bytes);
-    if (cudaMemcpyAsync(lane->work, lane->tables, lane->table_used, cudaMemcpyHostToDevice, lane->queue) !=
+    if (cudaMemcpyAsync(lane->work, lane->tables, batch.table_bytes, cudaMemcpyHostToDevice, lane->queue) !=
             cudaSuccess ||
         !decode_planes(lane, &batch) || jpeg_resize(lane->queue, &batch.launch) != cudaSuccess ||
         cudaMemcpyAsync(lane->results, results, (size_t)load->count * bytes, cudaMemcpyDeviceToHost, lane->queue) !=

@@ -23,11 +23,10 @@ struct jpeg_lane {
     cudaEvent_t done;
     nvjpegHandle_t handle; /* the owner's */
     nvjpegJpegState_t state;
-    int initialized;         /* batch size that nvJPEG expects */
-    char *work;              /* device: tables, planes, rows, results of a batch */
-    char *tables, *files;    /* pinned: weights; the files, since copies from other memory hold up the queue */
-    size_t used, table_used; /* of the batch being put together */
-    uint8_t *results;        /* pinned: (count, image_size, image_size, 3) of the last batch */
+    int initialized;      /* batch size that nvJPEG expects */
+    char *work;           /* device: tables, planes, rows, results of a batch */
+    char *tables, *files; /* pinned: weights; the files, since copies from other memory hold up the queue */
+    uint8_t *results;     /* pinned: (count, image_size, image_size, 3) of the last batch */
 };
 
 /* On the current device. After either, jpeg_lane_close(). */

@@ -20,6 +20,7 @@ bool op_attrs_equal(const struct op_attrs *a, const struct op_attrs *b)
             return false;
     return a->groups == b->groups && a->heads == b->heads && a->scale == b->scale && a->activation == b->activation &&
            a->training == b->training && a->eps == b->eps && a->momentum == b->momentum &&
-           a->learning_rate == b->learning_rate && a->beta1 == b->beta1 && a->counts_step == b->counts_step &&
-           a->beta2 == b->beta2 && a->p == b->p && a->rows == b->rows && a->seed == b->seed && a->number == b->number;
+           a->learning_rate == b->learning_rate && a->beta1 == b->beta1 && a->beta2 == b->beta2 &&
+           a->counts_step == b->counts_step && a->p == b->p && a->rows == b->rows && a->seed == b->seed &&
+           a->number == b->number;
 }
